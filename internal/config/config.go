@@ -1,0 +1,265 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/platform"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// Config is a validated set of inputs. Zero values mean what is written at the
+// fields; nothing in it depends on the environment any more.
+type Config struct {
+	Script           string        // never empty
+	Shell            string        // template with {0}; empty: bash, or sh where bash is missing
+	WorkingDirectory string        // absolute path in the guest; empty: home
+	Timeout          time.Duration // 0: none
+	IdleTimeout      time.Duration // 0: none
+
+	Image string        // as written; package image parses it
+	Arch  platform.Arch // empty: from the image
+
+	Memory   units.Bytes
+	CPUs     int
+	Accel    string // auto, kvm or tcg
+	Machine  string // empty: from the profile, like the next three
+	CPUModel string
+	DiskBus  string
+	NIC      string
+
+	Provision  string // auto, ext2, nocloud, console or none
+	UserData   string // content
+	MetaData   string // content
+	SSHUser    string
+	SSHPort    int
+	PrivateKey ssh.Signer      // nil: made for the run
+	HostKeys   []ssh.PublicKey // empty: made for the run
+
+	BootTimeout  time.Duration // 0: by accelerator
+	BootAttempts int
+}
+
+// Limits of the numeric inputs. QEMU itself allows more; these are where a
+// value is more likely a mistake than a wish.
+const (
+	minMemory   = 32 * units.MiB
+	maxMemory   = 1 * units.TiB
+	maxCPUs     = 64
+	maxAttempts = 10
+	maxDuration = 7 * 24 * time.Hour
+)
+
+// Files reads files that inputs name. It is os.ReadFile outside tests.
+type Files func(name string) ([]byte, error)
+
+// Parse validates inputs. The error, if any, is Problems with every problem found.
+func Parse(in Inputs, read Files) (Config, error) {
+	if read == nil {
+		read = os.ReadFile
+	}
+	p := &parser{in: in, read: read}
+	p.enums()
+	c := Config{
+		Script:           p.script(),
+		Shell:            p.shell(),
+		WorkingDirectory: p.directory(),
+		Timeout:          p.duration("timeout", in.Timeout),
+		IdleTimeout:      p.duration("idle-timeout", in.IdleTimeout),
+		Image:            p.image(),
+		Arch:             platform.Arch(in.Arch),
+		Memory:           p.memory(),
+		CPUs:             p.number("cpus", in.CPUs, maxCPUs),
+		Accel:            in.Accel,
+		Machine:          p.name("machine", in.Machine),
+		CPUModel:         p.cpuModel(),
+		DiskBus:          p.name("disk-bus", in.DiskBus),
+		NIC:              p.name("nic", in.NIC),
+		Provision:        in.Provision,
+		UserData:         p.textOrFile("user-data", in.UserData),
+		MetaData:         p.textOrFile("meta-data", in.MetaData),
+		SSHUser:          p.user(),
+		SSHPort:          p.number("ssh-port", in.SSHPort, math.MaxUint16),
+		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
+		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),
+	}
+	c.PrivateKey = p.privateKey()
+	c.HostKeys = p.hostKeys()
+	p.together(c)
+	if len(p.problems) > 0 {
+		return Config{}, p.problems
+	}
+	return c, nil
+}
+
+// parser collects problems while the fields are read.
+type parser struct {
+	in       Inputs
+	read     Files
+	problems Problems
+}
+
+func (p *parser) add(input, value, problem, allowed string) {
+	p.problems = append(p.problems, &InputError{Input: input, Value: value, Problem: problem, Allowed: allowed})
+}
+
+func (p *parser) enums() {
+	for _, f := range Fields() {
+		v := f.Value(&p.in)
+		if v == "" || len(f.Allowed) == 0 {
+			continue
+		}
+		ok := false
+		for _, a := range f.Allowed {
+			ok = ok || a == v
+		}
+		if !ok {
+			hint := "allowed are " + list(f.Allowed)
+			if near := Nearest(v, f.Allowed); near != "" {
+				hint += fmt.Sprintf(" (did you mean %s?)", near)
+			}
+			p.add(f.Name, v, "is not known", hint)
+		}
+	}
+}
+
+func list(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+func (p *parser) script() string {
+	if strings.TrimSpace(p.in.Run) == "" {
+		p.add("run", "", "is missing or empty", "it is the script to run in the guest, such as run: uname -a")
+		return ""
+	}
+	if strings.ContainsRune(p.in.Run, 0) {
+		p.add("run", p.in.Run, "holds a NUL byte", "a script is text")
+	}
+	return p.in.Run
+}
+
+// shellTemplate is checked the way the runner checks the shell of a run step:
+// a command line in which {0} stands for the script.
+func (p *parser) shell() string {
+	s := strings.TrimSpace(p.in.Shell)
+	if s == "" {
+		return ""
+	}
+	if strings.ContainsAny(s, "\n\x00") {
+		p.add("shell", s, "is more than one line", "write one command line with {0} for the script's path")
+		return ""
+	}
+	switch strings.Count(s, "{0}") {
+	case 1:
+	case 0:
+		if len(strings.Fields(s)) > 1 {
+			p.add("shell", s, "has no {0}", "write {0} where the script's path belongs, such as bash -eo pipefail {0}")
+		}
+		s += " {0}" // a bare program name, as in shell: sh
+	default:
+		p.add("shell", s, "has {0} more than once", "write {0} once, where the script's path belongs")
+	}
+	return s
+}
+
+func (p *parser) directory() string {
+	d := p.in.WorkingDirectory
+	if d == "" {
+		return ""
+	}
+	if !strings.HasPrefix(d, "/") || strings.ContainsAny(d, "\n\x00") {
+		p.add("working-directory", d, "is not an absolute path in the guest", "write a path such as /root/src")
+		return ""
+	}
+	return path.Clean(d)
+}
+
+func (p *parser) duration(input, text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	const allowed = "write a duration such as 90s, 10m or 1h30m, up to 168h"
+	d, err := time.ParseDuration(strings.TrimSpace(text))
+	switch {
+	case err != nil:
+		p.add(input, text, "is not a duration", allowed)
+	case d <= 0:
+		p.add(input, text, "is not longer than nothing", allowed)
+	case d > maxDuration:
+		p.add(input, text, "is too long", allowed)
+	}
+	return d
+}
+
+func (p *parser) memory() units.Bytes {
+	b, err := units.ParseBytes(p.in.Memory)
+	const allowed = "write a size from 32M to 1T, such as 2G or 1536M (a plain number is MiB)"
+	switch {
+	case err != nil:
+		p.add("memory", p.in.Memory, "is not a size", allowed)
+	case b < minMemory:
+		p.add("memory", p.in.Memory, "is too little", allowed)
+	case b > maxMemory:
+		p.add("memory", p.in.Memory, "is too much", allowed)
+	case b%units.MiB != 0:
+		p.add("memory", p.in.Memory, "is not a multiple of 1M", allowed)
+	}
+	return b
+}
+
+func (p *parser) number(input, text string, limit int) int {
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil || n < 1 || n > limit {
+		p.add(input, text, "is not a number that is allowed here", fmt.Sprintf("write a whole number from 1 to %d", limit))
+	}
+	return n
+}
+
+func (p *parser) image() string {
+	s := strings.TrimSpace(p.in.Image)
+	if s == "" || strings.ContainsAny(s, "\n\x00") {
+		p.add("image", p.in.Image, "is not one line of text", "name one image: a preset, a path, a URL, owner/repo@tag:asset, artifact:name or selftest")
+	}
+	return s
+}
+
+// deviceName is what QEMU's own names are made of; a comma would start another option.
+var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func (p *parser) name(input, text string) string {
+	if text != "" && !deviceName.MatchString(text) {
+		p.add(input, text, "is not a name that QEMU could know", "write letters, digits, dot, hyphen and underscore")
+	}
+	return text
+}
+
+var cpuModelText = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*(,[+-]?[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?)*$`)
+
+func (p *parser) cpuModel() string {
+	if s := p.in.CPUModel; s != "" && !cpuModelText.MatchString(s) {
+		p.add("cpu-model", s, "is not a CPU model", "write a model with optional features, such as qemu64 or core2duo,+ssse3")
+	}
+	return p.in.CPUModel
+}
+
+// userName is the portable set of useradd(8); anything else could not be typed
+// into a console or a path safely either.
+var userName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
+
+func (p *parser) user() string {
+	if !userName.MatchString(p.in.SSHUser) {
+		p.add("ssh-user", p.in.SSHUser, "is not a user name", "write letters, digits, dot, hyphen and underscore, beginning with a letter")
+	}
+	return p.in.SSHUser
+}

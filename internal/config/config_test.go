@@ -1,0 +1,255 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/platform"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// defaults gives inputs that are valid, with one script.
+func defaults(t testing.TB) Inputs {
+	t.Helper()
+	in, unknown := FromEnvironment([]string{"INPUT_RUN=uname -a"})
+	if len(unknown) != 0 {
+		t.Fatalf("unknown inputs: %v", unknown)
+	}
+	return in
+}
+
+func testKey(t testing.TB, passphrase string) (private, public string) {
+	t.Helper()
+	pub, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(key, "test")
+	if passphrase != "" {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(key, "test", []byte(passphrase))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sshPub, err := ssh.NewPublicKey(pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(block)), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(sshPub)))
+}
+
+func TestDefaults(t *testing.T) {
+	got, err := Parse(defaults(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Script: "uname -a", Image: "debian", Memory: 2 * units.GiB, CPUs: 1, Accel: "auto",
+		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// effects says, for each input, a value and how the Config shows that it was heard.
+func effects(t *testing.T) map[string]struct {
+	value string
+	heard func(Config) bool
+} {
+	private, public := testKey(t, "")
+	return map[string]struct {
+		value string
+		heard func(Config) bool
+	}{
+		"run":               {"echo hi", func(c Config) bool { return c.Script == "echo hi" }},
+		"shell":             {"sh -x {0}", func(c Config) bool { return c.Shell == "sh -x {0}" }},
+		"working-directory": {"/tmp/x/../y", func(c Config) bool { return c.WorkingDirectory == "/tmp/y" }},
+		"timeout":           {"90s", func(c Config) bool { return c.Timeout == 90*time.Second }},
+		"idle-timeout":      {"10m", func(c Config) bool { return c.IdleTimeout == 10*time.Minute }},
+		"image":             {"selftest", func(c Config) bool { return c.Image == "selftest" }},
+		"arch":              {"i386", func(c Config) bool { return c.Arch == platform.I386 }},
+		"memory":            {"1536M", func(c Config) bool { return c.Memory == 1536*units.MiB }},
+		"cpus":              {"2", func(c Config) bool { return c.CPUs == 2 }},
+		"accel":             {"tcg", func(c Config) bool { return c.Accel == "tcg" }},
+		"machine":           {"pc", func(c Config) bool { return c.Machine == "pc" }},
+		"cpu-model":         {"core2duo,+ssse3", func(c Config) bool { return c.CPUModel == "core2duo,+ssse3" }},
+		"disk-bus":          {"ide", func(c Config) bool { return c.DiskBus == "ide" }},
+		"nic":               {"rtl8139", func(c Config) bool { return c.NIC == "rtl8139" }},
+		"provision":         {"console", func(c Config) bool { return c.Provision == "console" }},
+		"user-data":         {"#cloud-config\n", func(c Config) bool { return c.UserData == "#cloud-config\n" }},
+		"meta-data":         {"instance-id: x", func(c Config) bool { return c.MetaData == "instance-id: x" }},
+		"ssh-user":          {"demo", func(c Config) bool { return c.SSHUser == "demo" }},
+		"ssh-port":          {"2222", func(c Config) bool { return c.SSHPort == 2222 }},
+		"ssh-private-key":   {private, func(c Config) bool { return c.PrivateKey != nil }},
+		"ssh-host-key":      {public, func(c Config) bool { return len(c.HostKeys) == 1 }},
+		"boot-timeout":      {"1h", func(c Config) bool { return c.BootTimeout == time.Hour }},
+		"boot-attempts":     {"3", func(c Config) bool { return c.BootAttempts == 3 }},
+	}
+}
+
+// TestEveryInputIsHeard fails for an input that Parse ignores and for one that
+// has no entry above.
+func TestEveryInputIsHeard(t *testing.T) {
+	table := effects(t)
+	for _, f := range Fields() {
+		effect, ok := table[f.Name]
+		if !ok {
+			t.Errorf("input %s has no entry in this test", f.Name)
+			continue
+		}
+		in := defaults(t)
+		before, err := Parse(in, nil)
+		if err != nil || effect.heard(before) {
+			t.Errorf("%s: the default already looks like %q (%v)", f.Name, effect.value, err)
+		}
+		env := []string{"INPUT_RUN=uname", f.EnvName() + "=" + effect.value}
+		if f.Name == "ssh-host-key" {
+			env = append(env, "INPUT_PROVISION=none", "INPUT_SSH-PRIVATE-KEY="+table["ssh-private-key"].value)
+		}
+		in, _ = FromEnvironment(env)
+		after, err := Parse(in, nil)
+		if err != nil || !effect.heard(after) {
+			t.Errorf("%s: %q was not heard (%v)", f.Name, effect.value, err)
+		}
+	}
+}
+
+// TestAllProblemsAtOnce gives many wrong inputs and wants each named with its
+// value and what is allowed.
+func TestAllProblemsAtOnce(t *testing.T) {
+	locked, _ := testKey(t, "secret")
+	in := Inputs{
+		Run: " \n", Shell: "{0} {0}", WorkingDirectory: "src", Timeout: "ten", IdleTimeout: "-3s",
+		Image: "", Arch: "arm64", Memory: "lots", CPUs: "0", Accel: "kmv", Machine: "pc,accel=kvm",
+		CPUModel: "a b", DiskBus: "a;b", NIC: "x,y", Provision: "magic", UserData: "missing-file",
+		SSHUser: "Mallory; rm", SSHPort: "70000", SSHPrivateKey: locked, SSHHostKey: "not a key",
+		BootTimeout: "1000h", BootAttempts: "11",
+	}
+	_, err := Parse(in, func(string) ([]byte, error) { return nil, os.ErrNotExist })
+	var problems Problems
+	if !errors.As(err, &problems) {
+		t.Fatalf("err = %v, want Problems", err)
+	}
+	byInput := map[string]*InputError{}
+	for _, p := range problems {
+		byInput[p.Input] = p
+	}
+	for _, f := range Fields() {
+		p := byInput[f.Name]
+		if f.Name == "meta-data" {
+			continue // any text is good
+		}
+		if p == nil {
+			t.Errorf("%s: no problem reported", f.Name)
+			continue
+		}
+		if p.Problem == "" || p.Allowed == "" {
+			t.Errorf("%s: %q says too little", f.Name, p)
+		}
+		if f.Secret && p.Value != "" {
+			t.Errorf("%s: the secret is quoted", f.Name)
+		}
+	}
+	if text := byInput["accel"].Error(); !strings.Contains(text, `accel: "kmv"`) || !strings.Contains(text, "auto, kvm and tcg") || !strings.Contains(text, "did you mean kvm?") {
+		t.Errorf("accel's problem reads %q", text)
+	}
+	if strings.Contains(err.Error(), "OPENSSH") {
+		t.Error("the error quotes the private key")
+	}
+}
+
+func TestProblems(t *testing.T) {
+	private, public := testKey(t, "")
+	for _, tc := range []struct {
+		name   string
+		change func(*Inputs)
+		want   string // in the error; empty: valid
+	}{
+		{"none without keys", func(in *Inputs) { in.Provision = "none" }, "ssh-host-key: is missing"},
+		{"none without private key", func(in *Inputs) { in.Provision, in.SSHHostKey = "none", public }, "ssh-private-key: is missing"},
+		{"none with keys", func(in *Inputs) { in.Provision, in.SSHHostKey, in.SSHPrivateKey = "none", public, private }, ""},
+		{"private key from a file", func(in *Inputs) { in.SSHPrivateKey = "key-file" }, ""},
+		{"private key not there", func(in *Inputs) { in.SSHPrivateKey = "no-file" }, "neither a private key nor a file"},
+		{"private key mangled", func(in *Inputs) { in.SSHPrivateKey = "-----BEGIN x-----\nfoo" }, "not a private key"},
+		{"private key with a passphrase", func(in *Inputs) { in.SSHPrivateKey, _ = testKey(t, "x") }, "passphrase"},
+		{"host key without none", func(in *Inputs) { in.SSHHostKey = public }, "use provision: none"},
+		{"two host keys and a comment", func(in *Inputs) {
+			in.Provision, in.SSHPrivateKey = "none", private
+			in.SSHHostKey = "# ours\n" + public + "\n\n" + public + "\n"
+		}, ""},
+		{"user-data for ext2", func(in *Inputs) { in.Provision, in.UserData = "ext2", "#cloud-config" }, "user-data"},
+		{"user-data from a file", func(in *Inputs) { in.UserData = "key-file" }, ""},
+		{"a shell by name", func(in *Inputs) { in.Shell = "sh" }, ""},
+		{"a shell without {0}", func(in *Inputs) { in.Shell = "bash -e" }, "has no {0}"},
+		{"memory of half a MiB", func(in *Inputs) { in.Memory = "65537K" }, "multiple of 1M"},
+		{"memory of nearly nothing", func(in *Inputs) { in.Memory = "16M" }, "too little"},
+		{"memory of everything", func(in *Inputs) { in.Memory = "2T" }, "too much"},
+		{"a NUL in the script", func(in *Inputs) { in.Run = "a\x00b" }, "NUL"},
+		{"a zero timeout", func(in *Inputs) { in.Timeout = "0s" }, "not longer than nothing"},
+		{"a long value", func(in *Inputs) { in.CPUs = strings.Repeat("9", 200) }, `9"...`},
+		{"a value of two lines", func(in *Inputs) { in.NIC = "one\ntwo" }, `nic: "one"...`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			in := defaults(t)
+			tc.change(&in)
+			_, err := Parse(in, func(name string) ([]byte, error) {
+				if name == "key-file" {
+					return []byte(private), nil
+				}
+				return nil, os.ErrNotExist
+			})
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("err = %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestBareShellGetsThePath(t *testing.T) {
+	in := defaults(t)
+	in.Shell = "zsh"
+	if c, err := Parse(in, nil); err != nil || c.Shell != "zsh {0}" {
+		t.Errorf("shell = %q, %v", c.Shell, err)
+	}
+}
+
+func TestUnknownInputs(t *testing.T) {
+	in, unknown := FromEnvironment([]string{"INPUT_RUN=true", "INPUT_MEMROY=4G", "INPUT_ZEBRA=1", "INPUT_ARGS=x", "INPUT_CPUS=", "PATH=/bin", "INPUT_SSH_USER=x"})
+	want := []string{
+		"memroy is not an input of this action and is ignored; did you mean memory?",
+		"ssh_user is not an input of this action and is ignored; did you mean ssh-user?",
+		"zebra is not an input of this action and is ignored",
+	}
+	if diff := cmp.Diff(want, unknown); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if in.Memory != "2G" || in.CPUs != "1" {
+		t.Errorf("memory %q, cpus %q: an empty input is its default", in.Memory, in.CPUs)
+	}
+}
+
+func TestEnvNamesKeepHyphens(t *testing.T) {
+	for _, f := range Fields() {
+		if f.Name == "boot-timeout" && f.EnvName() != "INPUT_BOOT-TIMEOUT" {
+			t.Errorf("EnvName = %q", f.EnvName())
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	for word, want := range map[string]string{"kmv": "kvm", "tgc": "tcg", "automatic": "", "": "", "KVM": "kvm"} {
+		if got := Nearest(word, []string{"auto", "kvm", "tcg"}); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}

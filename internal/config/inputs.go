@@ -1,0 +1,112 @@
+// Package config turns the inputs of the action, or the flags of the same
+// names, into one validated Config, and reports everything that is wrong with
+// them at once. Inputs is the single source of action.yml, of the flags and of
+// the README's tables; a test fails when they drift.
+package config
+
+import (
+	"reflect"
+	"strings"
+)
+
+// Inputs holds the inputs as they were written. The tags are read by kong (the
+// flags) and by Fields (action.yml, README): name and default are the public
+// contract, help is shown to users everywhere, group orders the tables.
+type Inputs struct {
+	Run   string `name:"run" group:"Script" placeholder:"SCRIPT" help:"Script to run in the guest. It is a file there, so a command that reads standard input does not swallow the rest."`
+	Shell string `name:"shell" group:"Script" placeholder:"TEMPLATE" help:"Command that runs the script; {0} stands for its path. Default: bash -eo pipefail {0}, or sh -e {0} where the guest has no bash."`
+
+	WorkingDirectory string `name:"working-directory" group:"Script" placeholder:"DIR" help:"Directory in the guest in which the script runs. Default: the home directory of the user."`
+	Timeout          string `name:"timeout" group:"Script" placeholder:"DURATION" help:"Wall-clock limit of the script, such as 90s or 10m; then it is killed in the guest and the result is timeout. Default: none."`
+	IdleTimeout      string `name:"idle-timeout" group:"Script" placeholder:"DURATION" help:"Like timeout, but for a script that has printed nothing for this long. Default: none."`
+
+	Image string `name:"image" group:"Image" default:"debian" placeholder:"IMAGE" help:"Disk image of the guest: a preset (debian), a path, an https URL, owner/repo@tag:asset, artifact:name, or selftest (a small Linux guest that tests this action, not a Hurd)."`
+	Arch  string `name:"arch" group:"Image" placeholder:"ARCH" enum:"amd64,i386" help:"Architecture of the guest: amd64 or i386. Default: what the image holds, else amd64."`
+
+	Memory   string `name:"memory" group:"Machine" default:"2G" placeholder:"SIZE" help:"Memory of the guest: 2G, 1536M, or a plain number of MiB."`
+	CPUs     string `name:"cpus" group:"Machine" default:"1" placeholder:"N" help:"Virtual CPUs. The Hurd's kernel uses one."`
+	Accel    string `name:"accel" group:"Machine" default:"auto" placeholder:"MODE" enum:"auto,kvm,tcg" help:"Accelerator: auto (KVM where it works, else TCG), kvm (fail without it), tcg (emulate)."`
+	Machine  string `name:"machine" group:"Machine" placeholder:"TYPE" help:"QEMU machine type, such as q35, pc or pc-q35-7.2. Default: from the guest's profile."`
+	CPUModel string `name:"cpu-model" group:"Machine" placeholder:"MODEL" help:"QEMU CPU model. Default: from the guest's profile."`
+	DiskBus  string `name:"disk-bus" group:"Machine" placeholder:"BUS" help:"Bus of the disk: ahci, ide or virtio (no Hurd has drivers for virtio). Default: from the guest's profile."`
+	NIC      string `name:"nic" group:"Machine" placeholder:"MODEL" help:"Network card: e1000, rtl8139, ne2k_pci, pcnet, tulip or virtio-net-pci. Default: from the guest's profile."`
+
+	Provision string `name:"provision" group:"Login" default:"auto" placeholder:"MODE" enum:"auto,ext2,nocloud,console,none" help:"How the SSH key gets into the guest: ext2 (written into the disk image), nocloud (cloud-init seed), console (typed at the serial console), none (needs ssh-private-key and ssh-host-key), or auto, the first that fits."`
+	UserData  string `name:"user-data" group:"Login" placeholder:"YAML" help:"cloud-init user-data, as text or as the path of a file, for a guest that runs cloud-init."`
+	MetaData  string `name:"meta-data" group:"Login" placeholder:"YAML" help:"cloud-init meta-data, as text or as the path of a file."`
+	SSHUser   string `name:"ssh-user" group:"Login" default:"root" placeholder:"NAME" help:"User to log in as."`
+	SSHPort   string `name:"ssh-port" group:"Login" default:"22" placeholder:"PORT" help:"Port of the SSH server in the guest."`
+
+	SSHPrivateKey string `name:"ssh-private-key" group:"Login" placeholder:"KEY" secret:"" help:"Private key to log in with, as text (a secret) or as the path of a file. Default: made for each run."`
+	SSHHostKey    string `name:"ssh-host-key" group:"Login" placeholder:"KEY" help:"Public host key that the guest must show, as in known_hosts without the host (ssh-ed25519 AAAA...), one per line. Default: made for each run and put into the guest."`
+
+	BootTimeout  string `name:"boot-timeout" group:"Boot" placeholder:"DURATION" help:"Limit from the start of QEMU until a command has run over SSH. Default: 5m with KVM, 15m with TCG."`
+	BootAttempts string `name:"boot-attempts" group:"Boot" default:"2" placeholder:"N" help:"How often to boot a machine that died or stayed silent before SSH answered, each time from a fresh overlay. The script itself is never retried."`
+}
+
+// Field describes one input.
+type Field struct {
+	Name    string   // as written in workflows and, after --, on the command line
+	Default string   // empty where the default depends on something
+	Help    string   // one or two sentences
+	Group   string   // heading in the tables
+	Allowed []string // the only values allowed, if they are few
+	Secret  bool     // never printed
+
+	index int
+}
+
+// Fields lists the inputs in the order of the struct.
+func Fields() []Field {
+	t := reflect.TypeFor[Inputs]()
+	fields := make([]Field, 0, t.NumField())
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		f := Field{Name: tag.Get("name"), Default: tag.Get("default"), Help: tag.Get("help"), Group: tag.Get("group"), index: i}
+		if enum := tag.Get("enum"); enum != "" {
+			f.Allowed = strings.Split(enum, ",")
+		}
+		_, f.Secret = tag.Lookup("secret")
+		fields = append(fields, f)
+	}
+	return fields
+}
+
+// Value returns the field's text in inputs.
+func (f Field) Value(in *Inputs) string {
+	return reflect.ValueOf(in).Elem().Field(f.index).String()
+}
+
+// Set puts text into the field of inputs.
+func (f Field) Set(in *Inputs, text string) {
+	reflect.ValueOf(in).Elem().Field(f.index).SetString(text)
+}
+
+// EnvName is the variable in which the runner hands the input to a container:
+// upper case, hyphens kept (actions/runner, Handler.AddInputsToEnvironment).
+func (f Field) EnvName() string { return "INPUT_" + strings.ToUpper(f.Name) }
+
+// FromEnvironment reads the inputs that the runner passed. Unset and empty
+// inputs get their defaults. The second result names the INPUT_ variables that
+// no input answers to.
+func FromEnvironment(environ []string) (Inputs, []string) {
+	values := make(map[string]string)
+	for _, entry := range environ {
+		if name, value, ok := strings.Cut(entry, "="); ok && strings.HasPrefix(name, "INPUT_") {
+			values[name] = value
+		}
+	}
+	var in Inputs
+	for _, f := range Fields() {
+		text := values[f.EnvName()]
+		delete(values, f.EnvName())
+		if strings.TrimSpace(text) == "" {
+			text = f.Default
+		}
+		f.Set(&in, text)
+	}
+	// The runner's own: with.args and with.entryPoint of container actions.
+	delete(values, "INPUT_ARGS")
+	delete(values, "INPUT_ENTRYPOINT")
+	return in, unknownNames(values)
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// textOrFile returns the text itself, or the content of the file that a single
+// line without white space, a colon or a # names. cloud-init's data always has one of those.
+func (p *parser) textOrFile(input, text string) string {
+	name := strings.TrimSpace(text)
+	if name == "" || strings.ContainsAny(name, "\n:# \t") {
+		return text
+	}
+	content, err := p.read(name)
+	if err != nil {
+		p.add(input, text, fmt.Sprintf("names a file that cannot be read (%v)", err), "write the text itself, or the path of a file that holds it")
+	}
+	return string(content)
+}
+
+const pemBegin = "-----BEGIN"
+
+func (p *parser) privateKey() ssh.Signer {
+	text := p.in.SSHPrivateKey
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	pem := []byte(text)
+	if !strings.Contains(text, pemBegin) {
+		content, err := p.read(strings.TrimSpace(text))
+		if err != nil {
+			// The value is not quoted: it may be a mangled secret.
+			p.add("ssh-private-key", "", "is neither a private key nor a file that can be read", "give the key's text (it begins with "+pemBegin+") or the path of its file")
+			return nil
+		}
+		pem = content
+	}
+	signer, err := ssh.ParsePrivateKey(append([]byte(strings.TrimSpace(string(pem))), '\n'))
+	var locked *ssh.PassphraseMissingError
+	switch {
+	case errors.As(err, &locked):
+		p.add("ssh-private-key", "", "is protected by a passphrase", "give a key without one: nobody is there to type it")
+	case err != nil:
+		p.add("ssh-private-key", "", "is not a private key that can be read", "give an OpenSSH or PEM private key, line ends intact")
+	}
+	return signer
+}
+
+func (p *parser) hostKeys() []ssh.PublicKey {
+	var keys []ssh.PublicKey
+	for line := range strings.Lines(p.in.SSHHostKey) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil || len(rest) != 0 {
+			p.add("ssh-host-key", line, "is not a public host key", "write one per line as ssh-keyscan prints them without the host, such as ssh-ed25519 AAAA...")
+			continue
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// together checks what only makes sense of several inputs.
+func (p *parser) together(c Config) {
+	if c.Provision == "none" {
+		if strings.TrimSpace(p.in.SSHPrivateKey) == "" {
+			p.add("ssh-private-key", "", "is missing", "provision: none puts no key into the guest, so give the one that the guest accepts")
+		}
+		if strings.TrimSpace(p.in.SSHHostKey) == "" {
+			p.add("ssh-host-key", "", "is missing", "provision: none puts no host key into the guest, so give the one that the guest has: no host key is trusted unseen")
+		}
+	}
+	if c.Provision != "none" && len(c.HostKeys) > 0 && p.in.SSHHostKey != "" {
+		p.add("ssh-host-key", "", "is given, but provision: "+c.Provision+" puts a new host key into the guest", "leave it out, or use provision: none")
+	}
+	if c.Provision == "nocloud" || c.Provision == "auto" {
+		return
+	}
+	for _, seed := range []struct{ input, text string }{{"user-data", p.in.UserData}, {"meta-data", p.in.MetaData}} {
+		if seed.text != "" {
+			p.add(seed.input, seed.text, "is not used with provision: "+c.Provision, "use provision: nocloud or auto")
+		}
+	}
+}

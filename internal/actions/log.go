@@ -1,0 +1,209 @@
+// Package actions speaks the GitHub runner's protocol, or plain text for
+// people where there is no runner: groups, annotations, outputs, and the fence
+// that keeps what a guest prints from being taken for a command. It knows
+// nothing of virtual machines.
+//
+// Sources: "Workflow commands for GitHub Actions" (GitHub's documentation) and
+// actions/runner, ActionCommand.cs, ActionCommandManager.cs, FileCommandManager.cs.
+package actions
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sethvargo/go-githubactions"
+)
+
+// Options says where a Log writes and how.
+type Options struct {
+	Stdout io.Writer // what the guest prints to its standard output; with Commands, everything
+	Stderr io.Writer // without Commands: our own words, and what the guest prints to its standard error
+
+	// Commands turns the runner's protocol on. All output then goes to Stdout:
+	// the runner reads both streams, but only one stream keeps the order that
+	// the fence depends on.
+	Commands bool
+
+	Getenv func(string) string // finds the runner's files; nil: none are set
+	Now    func() time.Time    // nil: time.Now
+	Broken func(error)         // called once, when nobody reads the output any more; nil: nothing
+}
+
+// Log writes for the reader of a job's log. It is safe for use by several
+// goroutines. Write errors do not stop a run: the first is kept (Err).
+type Log struct {
+	opt     Options
+	command *githubactions.Action
+
+	mu     sync.Mutex
+	fence  string // token that ends the open stop-commands; empty: none is open
+	midway bool   // the last byte that the guest printed was no newline
+	err    error
+}
+
+// New returns a Log.
+func New(opt Options) *Log {
+	if opt.Getenv == nil {
+		opt.Getenv = func(string) string { return "" }
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	l := &Log{opt: opt}
+	l.command = githubactions.New(githubactions.WithWriter(trusted{l}), githubactions.WithGetenv(opt.Getenv))
+	return l
+}
+
+// Err returns the first write error.
+func (l *Log) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Group begins a foldable group. Calling the result ends it and prints how
+// long it took, with a note if there is one.
+func (l *Log) Group(title string) func(note string) {
+	start := l.opt.Now()
+	title = oneLine(title)
+	if l.opt.Commands {
+		l.command.Group(title)
+	} else {
+		l.Printf("==> %s", title)
+	}
+	var once sync.Once
+	return func(note string) {
+		once.Do(func() {
+			if l.opt.Commands {
+				l.command.EndGroup()
+			}
+			text := fmt.Sprintf("%s: %s", title, Seconds(l.opt.Now().Sub(start)))
+			if note != "" {
+				text += ", " + note
+			}
+			l.Printf("%s", text)
+		})
+	}
+}
+
+// Seconds writes a duration as people read it in a log: 0.84 s, 12.3 s, 2 min 5 s.
+func Seconds(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.2f s", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// Printf prints our own words. Text from elsewhere may be among its arguments:
+// what could pass for a command is fenced, control characters are removed.
+func (l *Log) Printf(format string, args ...any) {
+	text := Printable(fmt.Sprintf(format, args...))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opt.Commands && couldBeCommand(text) {
+		l.openFence()
+		l.put(l.opt.Stdout, text+"\n")
+		l.closeFence()
+		return
+	}
+	l.closeFence()
+	l.put(l.ours(), text+"\n")
+}
+
+// Quote prints lines from elsewhere, indented, always fenced.
+func (l *Log) Quote(lines []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.openFence()
+	for _, line := range lines {
+		l.put(l.ours(), "    "+Printable(line)+"\n")
+	}
+	l.closeFence()
+}
+
+// Level is how an annotation is shown.
+type Level string
+
+// The levels that the runner knows.
+const (
+	Notice  Level = "notice"
+	Warning Level = "warning"
+	Error   Level = "error"
+)
+
+// Annotate sets an annotation on the run (without a runner: prints a line).
+func (l *Log) Annotate(level Level, title, message string) {
+	title, message = oneLine(title), Printable(message)
+	if !l.opt.Commands {
+		l.Printf("%s: %s: %s", level, title, message)
+		return
+	}
+	l.command.IssueCommand(&githubactions.Command{
+		Name: string(level), Message: message, Properties: githubactions.CommandProperties{"title": title},
+	})
+}
+
+// Guest returns writers for what the guest prints. With a runner both lead,
+// fenced and in the order of arrival, to the one output.
+func (l *Log) Guest() (stdout, stderr io.Writer) {
+	if l.opt.Commands {
+		return guest{l, l.opt.Stdout}, guest{l, l.opt.Stdout}
+	}
+	return guest{l, l.opt.Stdout}, guest{l, l.opt.Stderr}
+}
+
+func (l *Log) ours() io.Writer {
+	if l.opt.Commands {
+		return l.opt.Stdout
+	}
+	return l.opt.Stderr
+}
+
+// put writes and remembers the first failure; l.mu is held.
+func (l *Log) put(w io.Writer, text string) {
+	if _, err := io.WriteString(w, text); err != nil && l.err == nil {
+		l.err = err
+		if l.opt.Broken != nil {
+			go l.opt.Broken(err)
+		}
+	}
+}
+
+// trusted is where the library writes its commands: outside the fence.
+type trusted struct{ l *Log }
+
+// Write never fails, since the library panics then; the error is kept in the Log.
+func (t trusted) Write(p []byte) (int, error) {
+	t.l.mu.Lock()
+	defer t.l.mu.Unlock()
+	t.l.closeFence()
+	t.l.put(t.l.opt.Stdout, string(p))
+	return len(p), nil
+}
+
+type guest struct {
+	l *Log
+	w io.Writer
+}
+
+func (g guest) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	g.l.openFence()
+	g.l.put(g.w, string(p))
+	g.l.midway = p[len(p)-1] != '\n'
+	return len(p), nil
+}
+
+func oneLine(s string) string {
+	return strings.Join(strings.Fields(Printable(s)), " ")
+}

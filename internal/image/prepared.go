@@ -1,0 +1,134 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/org/hurd-qemu-action/internal/image/sparse"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// Edit changes a raw disk in place, and may make it larger. What it returns is
+// kept with the disk. ctx ends when nobody wants the result any more.
+type Edit func(ctx context.Context, rawPath string) (manifest []byte, err error)
+
+// Prepared is a raw disk that was edited once.
+type Prepared struct {
+	Base            // a raw disk; Reused tells whether it was there already
+	Manifest []byte // what Edit returned when it was made
+}
+
+// Prepare returns the raw disk that edit makes of base. It is made once for
+// every key (which stands for all that edit depends on) and then reused by
+// every process; a second process that wants it waits. When edit or anything
+// else fails, nothing stays behind.
+func (s *Store) Prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
+	p, err := s.prepare(ctx, base, key, edit)
+	return p, s.explain("preparing", base.Origin, err)
+}
+
+func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
+	sum := sha256.Sum256([]byte(base.Digest + "\n" + key))
+	name := hex.EncodeToString(sum[:])
+	if p, err := s.usePrepared(ctx, name, base); !errors.Is(err, fs.ErrNotExist) {
+		return p, err
+	}
+	making, err := s.lock(ctx, "making-"+name, exclusive, func() {
+		s.report(Report{Step: StepWait, Source: base.Origin, Note: "another process prepares this image; using its result"})
+	})
+	if err != nil {
+		return Prepared{}, err
+	}
+	defer func() { _ = making.Close() }() // nothing depends on the lock any more
+	if p, err := s.usePrepared(ctx, name, base); !errors.Is(err, fs.ErrNotExist) {
+		return p, err
+	}
+	t, err := s.temp()
+	if err != nil {
+		return Prepared{}, err
+	}
+	defer t.remove()
+	m := manifest{
+		Created: s.now(), Origin: base.Origin, Verified: []Verification{base.Verified},
+		Format: Raw, Base: base.Digest, Key: key,
+	}
+	raw := filepath.Join(t.path, diskName+string(Raw))
+	if err := s.copyRaw(ctx, base, raw); err != nil {
+		return Prepared{}, err
+	}
+	if m.Extra, err = edit(ctx, raw); err != nil {
+		return Prepared{}, err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return Prepared{}, err
+	}
+	info, err := os.Stat(raw)
+	if err != nil {
+		return Prepared{}, err
+	}
+	m.VirtualSize = units.Bytes(info.Size())
+	b, err := s.publish(ctx, t, preparedDir, name, m)
+	if err != nil {
+		return Prepared{}, err
+	}
+	b.Preset = base.Preset
+	return Prepared{Base: b, Manifest: m.Extra}, nil
+}
+
+func (s *Store) usePrepared(ctx context.Context, name string, base Base) (Prepared, error) {
+	b, m, err := s.use(ctx, preparedDir, name)
+	if err != nil {
+		return Prepared{}, err
+	}
+	b.Preset = base.Preset
+	return Prepared{Base: b, Manifest: m.Extra}, nil
+}
+
+// copyRaw writes the disk in base to a new raw file.
+func (s *Store) copyRaw(ctx context.Context, base Base, path string) (err error) {
+	src, err := os.Open(base.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }() // it was only read
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := s.reserve(sparse.Allocated(info)); err != nil {
+		return err
+	}
+	if base.Format != Raw {
+		return s.Tools.Convert(ctx, base.Path, base.Format, path)
+	}
+	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a path in the store
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	if err := sparse.Copy(ctx, dst, src); err != nil {
+		return fmt.Errorf("copying the disk: %w", err)
+	}
+	return nil
+}
+
+// CreateOverlay makes a new qcow2 file at path for one run: what is not
+// written to it is read from base. A size of 0 is that of the base; a smaller
+// one is an error.
+func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size units.Bytes) error {
+	if size != 0 && size < base.VirtualSize {
+		err := fmt.Errorf("a disk of %s can't become one of %s", base.VirtualSize.Human(), size.Human())
+		return &Error{Op: "creating an overlay on", Source: base.Origin, Err: err, Hint: "a disk can only grow: choose a larger disk-size"}
+	}
+	if err := s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
+		_ = os.Remove(path) // what qemu-img has left, if anything
+		return s.explain("creating an overlay on", base.Origin, err)
+	}
+	return nil
+}

@@ -1,0 +1,258 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/hurd-qemu-action/internal/image/disk"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// Store keeps images in a directory. Its methods may be called by several
+// goroutines, and the directory may be used by several processes.
+type Store struct {
+	Dir string // made when it is first written to
+
+	// Embedded opens the images that are part of the program: a zstd stream
+	// of a raw disk and the stream's length in bytes.
+	Embedded map[string]func() (io.ReadCloser, int64, error)
+
+	Client   *http.Client     // nil means one without a proxy
+	Progress func(Report)     // nil for none; called by one goroutine at a time
+	Now      func() time.Time // nil means time.Now
+	Tools    disk.Tools
+}
+
+// spareSpace is what must be left free beside what is about to be written.
+const spareSpace = 64 * units.MiB
+
+// diskName is the disk image in an entry, followed by its format.
+const diskName = "disk."
+
+// manifestName is the file that makes an entry complete.
+const manifestName = "manifest.json"
+
+// usedName is the file whose time is that of the entry's last use.
+const usedName = "used"
+
+// The two kinds of entries are directories of this name.
+const (
+	imagesDir   = "images"
+	preparedDir = "prepared"
+)
+
+// manifest describes an entry. Of the disk image everything is known here, so
+// that using it costs no more than reading this.
+type manifest struct {
+	Created time.Time
+	Origin  string // as Base.Origin
+
+	// The file as it was obtained, before it was unpacked.
+	SHA256, SHA512     string
+	Address            string `json:",omitempty"` // where from; without queries
+	ETag, LastModified string `json:",omitempty"`
+	Verified           []Verification
+	Preset             string `json:",omitempty"`
+	Arch               string `json:",omitempty"`
+
+	// The disk image of the entry.
+	Format      Format
+	VirtualSize units.Bytes
+	Content     string `json:",omitempty"` // sparse.Digest
+	Size        units.Bytes
+	Modified    time.Time
+
+	// A prepared disk.
+	Base  string `json:",omitempty"` // digest of what it was made from
+	Key   string `json:",omitempty"`
+	Extra []byte `json:",omitempty"` // what the edit returned
+}
+
+func (s *Store) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+func (s *Store) report(r Report) {
+	if s.Progress != nil {
+		s.Progress(r)
+	}
+}
+
+func (s *Store) mkdir(name string) error {
+	if s.Dir == "" {
+		return errors.New("the image store has no directory: set cache-dir")
+	}
+	return os.MkdirAll(filepath.Join(s.Dir, name), 0o700)
+}
+
+// read returns an entry's manifest; an error that is fs.ErrNotExist means that
+// there is no such entry.
+func (s *Store) read(kind, name string) (manifest, error) {
+	var m manifest
+	path := filepath.Join(s.Dir, kind, name, manifestName)
+	data, err := os.ReadFile(path) //nolint:gosec // a path in the store
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, fmt.Errorf("reading %s: %w", path, err)
+	}
+	info, err := os.Stat(s.disk(kind, name, m.Format))
+	if err != nil {
+		return m, err
+	}
+	if units.Bytes(info.Size()) != m.Size || !info.ModTime().Equal(m.Modified) {
+		return m, fmt.Errorf("%s was changed after it was made (%d bytes of %s; the store has noted %d bytes of %s): %w",
+			s.disk(kind, name, m.Format), info.Size(), info.ModTime().UTC().Format(time.RFC3339), int64(m.Size), m.Modified.UTC().Format(time.RFC3339), ErrDamaged)
+	}
+	return m, nil
+}
+
+// ErrDamaged says that a file of the store is not what was put there.
+var ErrDamaged = errors.New("remove it with hurd-qemu-action image rm, and it is made anew")
+
+func (s *Store) disk(kind, name string, format Format) string {
+	return filepath.Join(s.Dir, kind, name, diskName+string(format))
+}
+
+// use takes an entry for use, or returns an error that is fs.ErrNotExist.
+func (s *Store) use(ctx context.Context, kind, name string) (Base, manifest, error) {
+	if _, err := os.Stat(filepath.Join(s.Dir, kind, name)); err != nil {
+		return Base{}, manifest{}, err // spares the lock file of an entry that is not there
+	}
+	l, err := s.lock(ctx, kind+"-"+name, shared, nil)
+	if err != nil {
+		return Base{}, manifest{}, err
+	}
+	m, err := s.read(kind, name)
+	if err != nil {
+		_ = l.Close() // the entry's error counts
+		return Base{}, manifest{}, err
+	}
+	// The time of use only orders what Prune removes; a store that can't be
+	// written is not pruned either.
+	_ = os.Chtimes(filepath.Join(s.Dir, kind, name, usedName), time.Time{}, s.now())
+	return s.base(kind, name, m, l), m, nil
+}
+
+func (s *Store) base(kind, name string, m manifest, l io.Closer) Base {
+	path, err := filepath.Abs(s.disk(kind, name, m.Format))
+	if err != nil { // only without a working directory
+		path = s.disk(kind, name, m.Format)
+	}
+	b := Base{Path: path, Format: m.Format, Digest: "sha256:" + m.SHA256, VirtualSize: m.VirtualSize, Origin: m.Origin, Reused: true, lease: l}
+	if kind == preparedDir {
+		b.Digest = m.Base
+	}
+	if len(m.Verified) > 0 {
+		b.Verified = m.Verified[0]
+	}
+	return b
+}
+
+// publish makes a finished temporary directory the entry of that name and
+// takes it for use. When another process was first, its entry is taken.
+func (s *Store) publish(ctx context.Context, t *temp, kind, name string, m manifest) (Base, error) {
+	path := filepath.Join(t.path, diskName+string(m.Format))
+	if err := seal(path, &m); err != nil {
+		return Base{}, err
+	}
+	data, err := json.MarshalIndent(m, "", "\t")
+	if err != nil {
+		return Base{}, fmt.Errorf("encoding the manifest: %w", err)
+	}
+	for file, content := range map[string][]byte{manifestName: append(data, '\n'), usedName: nil} {
+		if err := os.WriteFile(filepath.Join(t.path, file), content, 0o600); err != nil {
+			return Base{}, err
+		}
+	}
+	if err := s.mkdir(kind); err != nil {
+		return Base{}, err
+	}
+	l, err := s.lock(ctx, kind+"-"+name, shared, nil)
+	if err != nil {
+		return Base{}, err
+	}
+	target := filepath.Join(s.Dir, kind, name)
+	err = os.Rename(t.path, target)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		_ = l.Close() // use takes it again
+		b, _, err := s.use(ctx, kind, name)
+		return b, err
+	}
+	if err != nil {
+		_ = l.Close() // the rename's error counts
+		return Base{}, err
+	}
+	t.path = ""
+	b := s.base(kind, name, m, l)
+	b.Reused = false
+	return b, nil
+}
+
+// seal makes a disk image read-only, brings it to the disk and notes what will
+// be compared when it is used.
+func seal(path string, m *manifest) error {
+	f, err := os.Open(path) //nolint:gosec // a path in the store
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was only read and synced
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("writing %s to the disk: %w", path, err)
+	}
+	if err := f.Chmod(0o400); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	m.Size, m.Modified = units.Bytes(info.Size()), info.ModTime()
+	return nil
+}
+
+// Free is the space that an unprivileged writer has left in a directory's file
+// system.
+func Free(dir string) (units.Bytes, error) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+			dir = filepath.Dir(dir) // it will be made
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("measuring the free space of %s: %w", dir, err)
+		}
+		return units.Bytes(st.Bavail) * units.Bytes(st.Bsize), nil //nolint:gosec // below 2^63 for every disk that exists
+	}
+}
+
+// ErrSpace is wrapped by the errors about a full disk.
+var ErrSpace = errors.New("not enough disk space")
+
+// reserve checks that need bytes can be written to the store.
+func (s *Store) reserve(need units.Bytes) error {
+	free, err := Free(s.Dir)
+	if err != nil {
+		return err
+	}
+	if free < need+spareSpace {
+		return fmt.Errorf("%w in %s: %s are needed and %s are free", ErrSpace, s.Dir, (need + spareSpace).Human(), free.Human())
+	}
+	return nil
+}

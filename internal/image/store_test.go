@@ -1,0 +1,115 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// rawDisk makes a small disk with a boot sector, some data and a hole.
+func rawDisk(size int) []byte {
+	d := make([]byte, size)
+	copy(d[512:], "the first sector after the boot sector")
+	copy(d[size-4096:], "the last block")
+	d[510], d[511] = 0x55, 0xaa
+	return d
+}
+
+func zstdBytes(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w, err := zstd.NewWriter(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// embed makes a store whose selftest image is the given raw disk.
+func embed(t *testing.T, raw []byte) *Store {
+	t.Helper()
+	packed := zstdBytes(t, raw)
+	return &Store{Dir: filepath.Join(t.TempDir(), "store"), Embedded: map[string]func() (io.ReadCloser, int64, error){
+		"selftest": func() (io.ReadCloser, int64, error) {
+			return io.NopCloser(bytes.NewReader(packed)), int64(len(packed)), nil
+		},
+	}}
+}
+
+func mustParse(t *testing.T, text string) Source {
+	t.Helper()
+	s, err := ParseSource(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func mustObtain(t *testing.T, s *Store, text string, want Want) Base {
+	t.Helper()
+	b, err := s.Obtain(t.Context(), mustParse(t, text), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func TestSelftestToOverlay(t *testing.T) {
+	raw := rawDisk(1 << 20)
+	s := embed(t, raw)
+	b := mustObtain(t, s, "selftest", Want{})
+	if b.Reused || b.Format != Raw || b.VirtualSize != units.MiB || b.Verified.How != Embedded {
+		t.Errorf("base = %+v", b)
+	}
+	if got, err := os.ReadFile(b.Path); err != nil || !bytes.Equal(got, raw) {
+		t.Errorf("the unpacked disk differs: %v", err)
+	}
+	if b := mustObtain(t, s, "selftest", Want{}); !b.Reused {
+		t.Error("the second time it was unpacked again")
+	}
+	edits := 0
+	edit := func(_ context.Context, path string) ([]byte, error) {
+		edits++
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		_, err = f.WriteAt([]byte("edited"), 4096)
+		return []byte("what was done"), errors.Join(err, f.Close())
+	}
+	for i, reused := range []bool{false, true} {
+		p, err := s.Prepare(t.Context(), b, "v1", edit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Reused != reused || string(p.Manifest) != "what was done" || edits != 1 || p.Digest != b.Digest {
+			t.Errorf("%d: %+v after %d edits", i, p, edits)
+		}
+		overlay := filepath.Join(t.TempDir(), "overlay.qcow2")
+		if err := s.CreateOverlay(t.Context(), p.Base, overlay, 2*units.MiB); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -21,17 +21,17 @@ type Inputs struct {
 	IdleTimeout      string `name:"idle-timeout" group:"Script" placeholder:"DURATION" help:"Like timeout, but for a script that has printed nothing for this long. Default: none."`
 
 	Image string `name:"image" group:"Image" default:"debian" placeholder:"IMAGE" help:"Disk image of the guest: a preset (debian), a path, an https URL, owner/repo@tag:asset, artifact:name, or selftest (a small Linux guest that tests this action, not a Hurd)."`
-	Arch  string `name:"arch" group:"Image" placeholder:"ARCH" enum:"amd64,i386" help:"Architecture of the guest: amd64 or i386. Default: what the image holds, else amd64."`
+	Arch  string `name:"arch" group:"Image" placeholder:"ARCH" allowed:"amd64,i386" help:"Architecture of the guest: amd64 or i386. Default: what the image holds, else amd64."`
 
 	Memory   string `name:"memory" group:"Machine" default:"2G" placeholder:"SIZE" help:"Memory of the guest: 2G, 1536M, or a plain number of MiB."`
 	CPUs     string `name:"cpus" group:"Machine" default:"1" placeholder:"N" help:"Virtual CPUs. The Hurd's kernel uses one."`
-	Accel    string `name:"accel" group:"Machine" default:"auto" placeholder:"MODE" enum:"auto,kvm,tcg" help:"Accelerator: auto (KVM where it works, else TCG), kvm (fail without it), tcg (emulate)."`
+	Accel    string `name:"accel" group:"Machine" default:"auto" placeholder:"MODE" allowed:"auto,kvm,tcg" help:"Accelerator: auto (KVM where it works, else TCG), kvm (fail without it), tcg (emulate)."`
 	Machine  string `name:"machine" group:"Machine" placeholder:"TYPE" help:"QEMU machine type, such as q35, pc or pc-q35-7.2. Default: from the guest's profile."`
 	CPUModel string `name:"cpu-model" group:"Machine" placeholder:"MODEL" help:"QEMU CPU model. Default: from the guest's profile."`
 	DiskBus  string `name:"disk-bus" group:"Machine" placeholder:"BUS" help:"Bus of the disk: ahci, ide or virtio (no Hurd has drivers for virtio). Default: from the guest's profile."`
 	NIC      string `name:"nic" group:"Machine" placeholder:"MODEL" help:"Network card: e1000, rtl8139, ne2k_pci, pcnet, tulip or virtio-net-pci. Default: from the guest's profile."`
 
-	Provision string `name:"provision" group:"Login" default:"auto" placeholder:"MODE" enum:"auto,ext2,nocloud,console,none" help:"How the SSH key gets into the guest: ext2 (written into the disk image), nocloud (cloud-init seed), console (typed at the serial console), none (needs ssh-private-key and ssh-host-key), or auto, the first that fits."`
+	Provision string `name:"provision" group:"Login" default:"auto" placeholder:"MODE" allowed:"auto,ext2,nocloud,console,none" help:"How the SSH key gets into the guest: ext2 (written into the disk image), nocloud (cloud-init seed), console (typed at the serial console), none (needs ssh-private-key and ssh-host-key), or auto, the first that fits."`
 	UserData  string `name:"user-data" group:"Login" placeholder:"YAML" help:"cloud-init user-data, as text or as the path of a file, for a guest that runs cloud-init."`
 	MetaData  string `name:"meta-data" group:"Login" placeholder:"YAML" help:"cloud-init meta-data, as text or as the path of a file."`
 	SSHUser   string `name:"ssh-user" group:"Login" default:"root" placeholder:"NAME" help:"User to log in as."`
@@ -63,7 +63,7 @@ func Fields() []Field {
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
 		f := Field{Name: tag.Get("name"), Default: tag.Get("default"), Help: tag.Get("help"), Group: tag.Get("group"), index: i}
-		if enum := tag.Get("enum"); enum != "" {
+		if enum := tag.Get("allowed"); enum != "" {
 			f.Allowed = strings.Split(enum, ",")
 		}
 		_, f.Secret = tag.Lookup("secret")

@@ -1,0 +1,54 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// cleanupBudget bounds all cleaning up together. The runner sends SIGINT, 7.5 s
+// later SIGTERM, and kills 2.5 s after that (actions/runner, ProcessInvoker.cs).
+const cleanupBudget = 6500 * time.Millisecond
+
+// cleanup undoes what a run began, the latest first.
+type cleanup struct {
+	steps []cleanupStep
+}
+
+type cleanupStep struct {
+	name string
+	undo func(context.Context) error
+}
+
+// push remembers how to undo something. It is called before the thing can
+// fail half way, so undo must do no harm when there is nothing to undo.
+func (c *cleanup) push(name string, undo func(context.Context) error) {
+	c.steps = append(c.steps, cleanupStep{name, undo})
+}
+
+// run undoes everything, even when a step fails or panics, and joins the errors.
+// The context keeps ctx's values but not its end.
+func (c *cleanup) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
+	defer cancel()
+	var errs []error
+	for len(c.steps) > 0 {
+		last := c.steps[len(c.steps)-1]
+		c.steps = c.steps[:len(c.steps)-1]
+		if err := guarded(ctx, last.undo); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", last.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// guarded turns a panic of one step into its error: the steps after it matter more.
+func guarded(ctx context.Context, undo func(context.Context) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("internal error: %v", r)
+		}
+	}()
+	return undo(ctx)
+}

@@ -21,8 +21,12 @@ const roleVariable = "INITPROC_TEST_ROLE"
 func TestMain(m *testing.M) {
 	role := os.Getenv(roleVariable)
 	if program, ok := strings.CutPrefix(role, "init:"); ok {
-		env := append(os.Environ(), roleVariable+"="+program)
-		status, err := Run("/proc/self/exe", os.Args, env)
+		// Of a variable that is set twice the first value counts: with the old
+		// one left in, the program would be another init, without end.
+		if err := os.Setenv(roleVariable, program); err != nil {
+			panic(err)
+		}
+		status, err := Run("/proc/self/exe", os.Args, os.Environ())
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}

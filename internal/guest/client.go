@@ -1,0 +1,157 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// A Client is one SSH connection to a guest in which a command has run. All
+// commands share it. Its methods are safe for concurrent use.
+type Client struct {
+	wire    *wire
+	ssh     *ssh.Client
+	silence time.Duration
+	uname   string
+
+	lost    chan struct{} // closed when the connection has ended
+	once    sync.Once
+	reason  error // why; read after lost is closed
+	working sync.WaitGroup
+}
+
+func newClient(w *wire, conn *ssh.Client, o Options) *Client {
+	c := &Client{wire: w, ssh: conn, silence: o.Silence, lost: make(chan struct{})}
+	c.working.Go(func() { c.end(conn.Wait()) })
+	c.working.Go(c.keepAlive)
+	return c
+}
+
+// probe runs the first command and keeps its output.
+func (c *Client) probe(ctx context.Context, line string) error {
+	var out, diag bounded
+	status, err := c.Run(ctx, Command{Line: line, Stdout: &out, Stderr: &diag})
+	switch {
+	case err != nil:
+		return err
+	case status.Code != 0:
+		return fmt.Errorf("the command %q %s: %s", line, status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
+	}
+	c.uname = printable(strings.TrimSpace(out.String()))
+	return nil
+}
+
+// Uname is what the first command printed: uname -a.
+func (c *Client) Uname() string { return c.uname }
+
+// ServerVersion is how the SSH server names itself.
+func (c *Client) ServerVersion() string { return printable(string(c.ssh.ServerVersion())) }
+
+// Lost is closed when the connection has ended, for whatever reason; Err says why.
+func (c *Client) Lost() <-chan struct{} { return c.lost }
+
+// Err is nil while the connection lives, and a *LostError afterwards.
+func (c *Client) Err() error {
+	select {
+	case <-c.lost:
+		return &LostError{c.reason}
+	default:
+		return nil
+	}
+}
+
+// Close ends the connection. Commands that run in the guest live on.
+func (c *Client) Close() error {
+	c.end(ErrClosed)
+	c.working.Wait()
+	return nil
+}
+
+// end closes the connection and keeps the first reason.
+func (c *Client) end(reason error) {
+	c.once.Do(func() {
+		if reason == nil {
+			reason = errors.New("the server closed it")
+		}
+		c.reason = reason
+		close(c.lost)
+		_ = c.wire.Close() // frees whoever is blocked; the reason is kept
+	})
+}
+
+// Alive makes a round trip to the guest's SSH server. It returns nil, a
+// *LostError, or the context's cause when the answer did not come in time.
+func (c *Client) Alive(ctx context.Context) error {
+	answer := make(chan error, 1)
+	go func() {
+		// Any answer will do, also "no such request".
+		_, _, err := c.ssh.SendRequest("keepalive@openssh.com", true, nil)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		if err != nil {
+			<-c.lost // the transport has failed
+			return c.Err()
+		}
+		return nil
+	case <-c.lost:
+		return c.Err()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the guest to answer: %w", context.Cause(ctx))
+	}
+}
+
+// keepAlive asks for an answer when the guest has said nothing for a third of
+// the allowed silence, and gives up when it has said nothing for all of it.
+func (c *Client) keepAlive() {
+	ask := make(chan struct{}, 1)
+	c.working.Go(func() {
+		for range ask {
+			// Blocks until the answer comes or the connection ends.
+			if _, _, err := c.ssh.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+				return
+			}
+		}
+	})
+	defer close(ask)
+	timer := time.NewTimer(c.silence / 3)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.lost:
+			return
+		case <-timer.C:
+		}
+		quiet := c.wire.quiet()
+		if quiet >= c.silence {
+			c.end(fmt.Errorf("%w (for %s)", ErrSilent, quiet.Round(time.Second)))
+			return
+		}
+		if quiet >= c.silence/3 {
+			select {
+			case ask <- struct{}{}:
+			default: // the last question is still open
+			}
+		}
+		timer.Reset(c.silence / 3)
+	}
+}
+
+// bounded keeps the first textLimit bytes of what is written to it.
+type bounded struct{ buf bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := textLimit - b.buf.Len(); room > 0 {
+		b.buf.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+func (b *bounded) String() string { return b.buf.String() }

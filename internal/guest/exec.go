@@ -1,0 +1,327 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// A Command is a line for the login shell of the guest's user.
+type Command struct {
+	Line   string
+	Stdin  io.Reader // nil: nothing, the command reads an end of file
+	Stdout io.Writer // nil: discarded
+	Stderr io.Writer // nil: discarded; may be the same as Stdout
+}
+
+// ExitStatus is how a command ended, in the words of the SSH server.
+type ExitStatus struct {
+	Code   int    // exit status; -1 when a signal ended the command and the server says so
+	Signal string // name of that signal without SIG, such as KILL
+	// Detached says that something the command left behind still held its
+	// output open, and that waiting for more of it was given up.
+	Detached bool
+}
+
+// String puts the status into words: "exited with status 7".
+func (s ExitStatus) String() string {
+	if s.Signal != "" {
+		return "was killed by signal " + printable(s.Signal)
+	}
+	return fmt.Sprintf("exited with status %d", s.Code)
+}
+
+// A command's output may still be on its way when its status has come, and a
+// process that it left in the background may hold the output open for ever: once
+// the status is there the output ends when nothing came for drainQuiet, and
+// after drainMost in any case.
+const (
+	drainQuiet = 2 * time.Second
+	drainMost  = 30 * time.Second
+)
+
+// Run runs a command to its end. There are two kinds of failure: that of the
+// command is in the ExitStatus, ours is the error: a *LostError, the context's
+// cause, ErrNoStatus, or what a writer returned.
+//
+// Output is passed on as it comes; calls of the two writers never overlap.
+// Within a stream the order is exact; between the two it is the order of
+// arrival, as far as the server kept it.
+//
+// When ctx ends the command is sent a KILL signal, which most servers ignore:
+// it may live on in the guest. RunScript does better. Stdin is read on until it
+// ends or fails, and that may be after Run has returned.
+func (c *Client) Run(ctx context.Context, cmd Command) (ExitStatus, error) {
+	e, err := c.start(ctx, cmd)
+	if err != nil {
+		return ExitStatus{Code: -1}, fmt.Errorf("running %q in the guest: %w", brief(cmd.Line), err)
+	}
+	status, err := e.wait(ctx)
+	if err != nil {
+		return status, fmt.Errorf("running %q in the guest: %w", brief(cmd.Line), err)
+	}
+	return status, nil
+}
+
+// brief is the beginning of a command line, for messages.
+func brief(line string) string {
+	const most = 60
+	if len(line) > most {
+		return line[:most] + "..."
+	}
+	return line
+}
+
+// An execution is a command that runs in the guest.
+type execution struct {
+	client  *Client
+	channel ssh.Channel
+	output  *output
+
+	exited chan struct{} // closed when the status is known or the channel is closed
+	drain  chan struct{} // closed when both outputs have ended
+	status ExitStatus    // valid after exited
+	known  bool          // the server has reported a status
+}
+
+// start begins a command; it does not wait for its end.
+func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	type opened struct {
+		channel ssh.Channel
+		reqs    <-chan *ssh.Request
+		err     error
+	}
+	result := make(chan opened, 1)
+	go func() {
+		channel, reqs, err := c.ssh.OpenChannel("session", nil)
+		result <- opened{channel, reqs, err}
+	}()
+	var o opened
+	select {
+	case o = <-result:
+	case <-ctx.Done():
+		go func() { // the channel that comes too late
+			if late := <-result; late.err == nil {
+				go ssh.DiscardRequests(late.reqs)
+				_ = late.channel.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+	if o.err != nil {
+		return nil, c.explain(o.err)
+	}
+	e := &execution{
+		client: c, channel: o.channel, output: &output{heard: make(chan struct{}, 1)},
+		exited: make(chan struct{}), drain: make(chan struct{}),
+	}
+	go e.requests(o.reqs)
+	e.copyOutput(cmd)
+	if err := e.exec(ctx, cmd); err != nil {
+		e.abandon()
+		return nil, err
+	}
+	return e, nil
+}
+
+// exec sends the command line and connects its input.
+func (e *execution) exec(ctx context.Context, cmd Command) error {
+	accepted := make(chan error, 1)
+	go func() {
+		ok, err := e.channel.SendRequest("exec", true, ssh.Marshal(struct{ Line string }{cmd.Line}))
+		if err == nil && !ok {
+			err = errors.New("the SSH server refused to run a command")
+		}
+		accepted <- err
+	}()
+	select {
+	case err := <-accepted:
+		if err != nil {
+			return e.client.explain(err)
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	go func() {
+		if cmd.Stdin != nil {
+			// A command that does not read its input is no failure.
+			_, _ = io.Copy(e.channel, cmd.Stdin)
+		}
+		_ = e.channel.CloseWrite() // fails when the command has ended
+	}()
+	return nil
+}
+
+// explain tells a lost connection from other errors of the library.
+func (c *Client) explain(err error) error {
+	var refused *ssh.OpenChannelError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("the SSH server opened no channel: %s", printable(refused.Message))
+	}
+	if errors.Is(err, io.EOF) {
+		// Either the connection or, rarely, just this channel has ended.
+		select {
+		case <-c.lost:
+		case <-time.After(time.Second):
+		}
+	}
+	if lost := c.Err(); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// requests takes what the server says of the command.
+func (e *execution) requests(reqs <-chan *ssh.Request) {
+	var once sync.Once
+	exited := func() { once.Do(func() { close(e.exited) }) }
+	defer exited()
+	for req := range reqs {
+		switch req.Type {
+		case "exit-status":
+			var m struct{ Status uint32 }
+			if ssh.Unmarshal(req.Payload, &m) == nil && !e.known {
+				e.status, e.known = ExitStatus{Code: int(m.Status & 0xff)}, true
+				exited()
+			}
+		case "exit-signal":
+			var m struct {
+				Signal    string
+				Core      bool
+				Text, Tag string
+			}
+			if ssh.Unmarshal(req.Payload, &m) == nil && !e.known {
+				e.status, e.known = ExitStatus{Code: -1, Signal: m.Signal}, true
+				exited()
+			}
+		}
+		if req.WantReply {
+			_ = req.Reply(false, nil) // fails when the channel has ended
+		}
+	}
+}
+
+func (e *execution) copyOutput(cmd Command) {
+	var both sync.WaitGroup
+	both.Go(func() { e.output.copy(cmd.Stdout, e.channel) })
+	both.Go(func() { e.output.copy(cmd.Stderr, e.channel.Stderr()) })
+	go func() { both.Wait(); close(e.drain) }()
+}
+
+// wait waits for the end of the command and of its output.
+func (e *execution) wait(ctx context.Context) (ExitStatus, error) {
+	defer e.abandon()
+	select {
+	case <-e.exited:
+	case <-ctx.Done():
+		_, _ = e.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{"KILL"}))
+		return ExitStatus{Code: -1}, context.Cause(ctx)
+	}
+	detached, err := e.drained(ctx)
+	switch {
+	case err != nil:
+		return ExitStatus{Code: -1}, err
+	case !e.known:
+		if lost := e.client.waitLost(); lost != nil {
+			return ExitStatus{Code: -1}, lost
+		}
+		return ExitStatus{Code: -1}, ErrNoStatus
+	}
+	status := e.status
+	status.Detached = detached
+	return status, e.output.failure()
+}
+
+// waitLost returns the reason when the connection has ended or is just ending:
+// its channels are closed a moment before that is known.
+func (c *Client) waitLost() error {
+	select {
+	case <-c.lost:
+	case <-time.After(200 * time.Millisecond):
+	}
+	return c.Err()
+}
+
+// drained waits for the rest of the output.
+func (e *execution) drained(ctx context.Context) (detached bool, err error) {
+	quiet, most := time.NewTimer(drainQuiet), time.NewTimer(drainMost)
+	defer quiet.Stop()
+	defer most.Stop()
+	for {
+		select {
+		case <-e.drain:
+			return false, nil
+		case <-e.output.heard:
+			quiet.Reset(drainQuiet)
+		case <-quiet.C:
+			return true, nil
+		case <-most.C:
+			return true, nil
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// abandon closes the channel and lets no more output through.
+func (e *execution) abandon() {
+	e.output.close()
+	_ = e.channel.Close() // fails when the server has closed it
+}
+
+// output passes a command's two streams on, one write at a time.
+type output struct {
+	heard chan struct{} // holds a token when something came
+
+	mu     sync.Mutex
+	closed bool
+	err    error
+}
+
+func (o *output) copy(w io.Writer, r io.Reader) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			o.write(w, buf[:n])
+		}
+		if err != nil {
+			return // the end of the channel; e.requests knows why
+		}
+	}
+}
+
+func (o *output) write(w io.Writer, p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.heard <- struct{}{}:
+	default:
+	}
+	if w == nil || o.closed || o.err != nil {
+		return // a command that can't write would stand still
+	}
+	if _, err := w.Write(p); err != nil {
+		o.err = fmt.Errorf("passing its output on: %w", err)
+	}
+}
+
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+}
+
+func (o *output) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}

@@ -1,0 +1,141 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Options say which guest to dial and how. Addr, Signer and HostKeys are required.
+type Options struct {
+	Addr     string          // host:port of the forwarded port
+	User     string          // empty: root
+	Signer   ssh.Signer      // our key
+	HostKeys []ssh.PublicKey // the keys that the guest may have; there is no trust on first use
+
+	// Emulated prefers ciphers that are fast where the processor is emulated:
+	// ChaCha20-Poly1305 moves 2 to 4 times what AES does there, which has no
+	// hardware to rely on.
+	Emulated bool
+
+	// Silence is how long the guest may leave keepalives unanswered before the
+	// connection counts as lost. 0 means one minute. An emulated guest that
+	// writes to its disk can be deaf for many seconds.
+	Silence time.Duration
+
+	// Probe is the first command; its output is kept. Empty: uname -a.
+	Probe string
+
+	// Dial makes the connection; nil uses TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// OnFailure is told of every attempt that failed, from Dial's goroutine. It
+	// may be nil.
+	OnFailure func(attempt int, stage Stage, err error)
+}
+
+const (
+	defaultSilence = time.Minute
+	defaultProbe   = "uname -a"
+)
+
+func (o Options) withDefaults() (Options, error) {
+	switch {
+	case o.Addr == "":
+		return o, errors.New("dialling the guest: no address")
+	case o.Signer == nil:
+		return o, errors.New("dialling the guest: no client key")
+	case len(o.HostKeys) == 0:
+		return o, errors.New("dialling the guest: no host key to expect; an unknown one is never trusted")
+	}
+	if o.User == "" {
+		o.User = "root"
+	}
+	if o.Silence <= 0 {
+		o.Silence = defaultSilence
+	}
+	if o.Probe == "" {
+		o.Probe = defaultProbe
+	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	return o, nil
+}
+
+// timing is how Dial paces its attempts. The forwarded port of QEMU's user
+// network accepts at once, whatever the guest does: an attempt that gets no
+// answer may be lost (its SYN went to a guest without a network, and will be
+// repeated only after longer and longer times) or may be on its way (a guest
+// that takes seconds to fork a server). So several run side by side: quick ones
+// that are replaced soon, and one that waits.
+type timing struct {
+	hedge     time.Duration // an attempt without an answer for this long gets company
+	most      int           // attempts at once; servers drop more than a handful of logins in progress
+	retry     time.Duration // pause after a refusal or a reset
+	refused   time.Duration // pause after a wrong host key or a refused login
+	repeats   int           // how many such answers in a row are final
+	quick     time.Duration // first patience of a quick attempt, and
+	quickMost time.Duration // the longest
+	slow      time.Duration // first patience of the one that waits, and
+	slowMost  time.Duration // the longest
+	login     time.Duration // first bound of key exchange, login and first command together, and
+	loginMost time.Duration // the longest
+}
+
+func defaultTiming() timing {
+	return timing{
+		hedge: time.Second, most: 3, retry: 120 * time.Millisecond,
+		refused: time.Second, repeats: 5,
+		quick: 2500 * time.Millisecond, quickMost: 5 * time.Second,
+		slow: 6 * time.Second, slowMost: time.Minute,
+		login: 15 * time.Second, loginMost: 2 * time.Minute,
+	}
+}
+
+// grown is a patience after n attempts that ran out of it, longer by half each.
+func grown(first, most time.Duration, n int) time.Duration {
+	for ; n > 0 && first < most; n-- {
+		first += first / 2
+	}
+	return min(first, most)
+}
+
+// clientConfig is what is offered to the server: modern algorithms only, the
+// host key types that are pinned, and the ciphers in the order that suits.
+func (o Options) clientConfig(check ssh.HostKeyCallback) *ssh.ClientConfig {
+	chacha := []string{ssh.CipherChaCha20Poly1305}
+	aes := []string{ssh.CipherAES128GCM, ssh.CipherAES256GCM, ssh.CipherAES128CTR, ssh.CipherAES256CTR}
+	ciphers := append(append([]string{}, aes[:2]...), append(chacha, aes[2:]...)...)
+	if o.Emulated {
+		ciphers = append(chacha, aes...)
+	}
+	return &ssh.ClientConfig{
+		Config: ssh.Config{
+			Ciphers:      ciphers,
+			KeyExchanges: []string{ssh.KeyExchangeCurve25519, ssh.KeyExchangeECDHP256, ssh.KeyExchangeDH14SHA256},
+		},
+		User:              o.User,
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(o.Signer)},
+		HostKeyCallback:   check,
+		HostKeyAlgorithms: hostKeyAlgorithms(o.HostKeys),
+		ClientVersion:     "SSH-2.0-hurd-qemu-action",
+	}
+}
+
+// hostKeyAlgorithms restricts the server to the types of the pinned keys;
+// otherwise it could present a key of another type that is its own as well.
+func hostKeyAlgorithms(keys []ssh.PublicKey) []string {
+	var algorithms []string
+	for _, k := range keys {
+		if k.Type() == ssh.KeyAlgoRSA {
+			algorithms = append(algorithms, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
+			continue
+		}
+		algorithms = append(algorithms, k.Type())
+	}
+	return algorithms
+}

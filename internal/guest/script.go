@@ -1,0 +1,245 @@
+package guest
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed" // the scripts that run in the guest
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed scripts/setup.sh
+var setupScript string
+
+//go:embed scripts/run.sh
+var runScript string
+
+//go:embed scripts/stop.sh
+var stopScript string
+
+// A Script is what a user wants to have run in the guest.
+type Script struct {
+	Text string // anything; it becomes a file
+
+	// Shell is the command line that runs it: see ParseShell. Empty: bash -eo
+	// pipefail {0}, or sh -e {0} where the guest has no bash.
+	Shell string
+
+	// Dir is the working directory: absolute, or relative to the home directory,
+	// as ~ and ~/ are. Empty: the home directory.
+	Dir string
+
+	// KillGrace is how long the script's processes have between TERM and KILL
+	// when the context ends. 0 means two seconds.
+	KillGrace time.Duration
+}
+
+// A Result is how a script ended in the guest.
+type Result struct {
+	Status   int           // exit status; 128+n when signal n killed it
+	Signal   int           // the signal that killed it, 0 for none
+	Duration time.Duration // on the host's clock, from its start to its end
+	Detached bool          // it left a process behind that holds its output open
+}
+
+// A DirError says that the working directory can't be entered.
+type DirError struct{ Dir string }
+
+// Error names the directory.
+func (e *DirError) Error() string {
+	return fmt.Sprintf("the working directory %q does not exist in the guest or can't be entered", e.Dir)
+}
+
+// A ShellError says that the guest has no such shell.
+type ShellError struct{ Program string }
+
+// Error names the program.
+func (e *ShellError) Error() string {
+	return fmt.Sprintf("the guest has no program %q to run the script with: install it, or choose another shell", e.Program)
+}
+
+const (
+	defaultKillGrace = 2 * time.Second
+	// afterKill bounds what follows a KILL, and each command that stops or
+	// tidies up after a script whose context has ended.
+	afterKill = time.Second
+	nameLength = 16
+)
+
+// RunScript runs a script in the guest. The script is a file in a directory of
+// its own that only the user can enter; its standard input is empty; it runs in
+// a session of its own. Its output is passed on as by Run.
+//
+// The three ends of a script: it exited (Result.Status), a signal killed it
+// (Result.Signal as well, recorded in the guest, since not every SSH server
+// tells), or the guest was lost (the error is a *LostError). Other errors:
+// *TemplateError, *DirError, *ShellError, or what a writer returned.
+//
+// When ctx ends, the script and all processes of its session are ended in the
+// guest, with TERM and after KillGrace with KILL, and the error wraps the cause.
+// That takes no more than KillGrace plus three seconds, also when the guest
+// does not answer. Processes that the script left behind when it ended by
+// itself are not touched.
+func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writer) (Result, error) {
+	words, err := ParseShell(s.Shell)
+	if err != nil {
+		return Result{}, err
+	}
+	if s.KillGrace <= 0 {
+		s.KillGrace = defaultKillGrace
+	}
+	dir, err := c.setUp(ctx, s.Text)
+	if err != nil {
+		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
+	}
+	for i := range words {
+		words[i] = strings.ReplaceAll(words[i], placeholder, dir+"/script.sh")
+	}
+	args := append([]string{dir + "/run.sh", dir, s.Dir}, words...)
+	line := "exec sh " + quoteAll(args...)
+
+	begin := time.Now()
+	r := &scriptRun{client: c, dir: dir, script: s}
+	status, err := r.run(ctx, Command{Line: line, Stdout: stdout, Stderr: stderr})
+	result := Result{Duration: time.Since(begin), Detached: status.Detached}
+	switch {
+	case ctx.Err() != nil || errors.Is(err, ErrLost):
+		return result, fmt.Errorf("running the script in the guest: %w", err)
+	case err != nil && !errors.Is(err, ErrNoStatus):
+		return result, fmt.Errorf("running the script in the guest: %w", err)
+	}
+	record, recordErr := r.collect(ctx)
+	if recordErr != nil && status.Code < 0 {
+		return result, fmt.Errorf("learning how the script ended: %w", recordErr)
+	}
+	if err := result.read(record, status, s.Dir); err != nil {
+		return result, err
+	}
+	return result, nil
+}
+
+// setUp uploads the script and the programs around it, and returns their directory.
+func (c *Client) setUp(ctx context.Context, text string) (dir string, err error) {
+	name := "hurd-qemu-action." + strings.ToLower(rand.Text()[:nameLength])
+	run, stop := compact(runScript), compact(stopScript)
+	line := "exec sh -c " + quoteAll(compact(setupScript), "setup", name,
+		strconv.Itoa(strings.Count(run, "\n")), strconv.Itoa(strings.Count(stop, "\n")), strconv.Itoa(len(text)))
+	var out, diag bounded
+	status, err := c.Run(ctx, Command{
+		Line: line, Stdin: strings.NewReader(run + stop + text), Stdout: &out, Stderr: &diag,
+	})
+	if err != nil {
+		return "", err
+	}
+	dir = strings.TrimSuffix(out.String(), "\n")
+	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name || strings.Contains(dir, "\n") {
+		return "", fmt.Errorf("the guest could not store it (%s): %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
+	}
+	return dir, nil
+}
+
+// compact drops a script's comments and empty lines, but not its first line.
+// None of ours has a line within quotes that begins with #.
+func compact(script string) string {
+	var b strings.Builder
+	for i, line := range strings.SplitAfter(script, "\n") {
+		text := strings.TrimSpace(line)
+		if i > 0 && (text == "" || strings.HasPrefix(text, "#")) {
+			continue
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// A scriptRun is a script that runs in the guest.
+type scriptRun struct {
+	client *Client
+	dir    string
+	script Script
+}
+
+// run runs the script, and ends it in the guest when ctx ends first.
+func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
+	bg := context.WithoutCancel(ctx)
+	e, err := r.client.start(ctx, cmd)
+	if err != nil {
+		if ctx.Err() != nil {
+			r.end(bg, nil) // it may have begun all the same
+		}
+		return ExitStatus{Code: -1}, err
+	}
+	select {
+	case <-e.exited:
+	case <-ctx.Done():
+		r.end(bg, e.exited)
+		e.abandon()
+		return ExitStatus{Code: -1}, context.Cause(ctx)
+	}
+	return e.wait(ctx)
+}
+
+// end ends the script's processes: TERM, then KILL. exited is closed when the
+// script has ended; nil when that is not known.
+func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
+	signal := func(name string, patience time.Duration) (ended bool) {
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		// Whether it worked shows in exited; there is nothing else to try.
+		_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, name)})
+		select {
+		case <-exited:
+			return true
+		case <-r.client.lost:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	if !signal("TERM", r.script.KillGrace) {
+		signal("KILL", afterKill)
+	}
+	tidy, cancel := context.WithTimeout(ctx, afterKill)
+	defer cancel()
+	_, _ = r.collect(tidy) // the directory is all that is left; the guest may be deaf
+}
+
+// collect reads the record of the script's end and removes its directory.
+func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
+	var out bounded
+	_, err = r.client.Run(ctx, Command{
+		Line:   "cat " + quote(r.dir+"/status") + "; rm -rf " + quote(r.dir),
+		Stdout: &out,
+	})
+	record, _, _ = strings.Cut(out.String(), "\n")
+	return strings.TrimSpace(record), err
+}
+
+// read takes the result from the record of run.sh, or else from what the SSH
+// server reported of run.sh itself.
+func (r *Result) read(record string, status ExitStatus, dir string) error {
+	kind, rest, _ := strings.Cut(record, " ")
+	n, err := strconv.Atoi(rest)
+	switch {
+	case kind == "exit" && err == nil && n >= 0 && n <= 255:
+		r.Status = n
+	case kind == "signal" && err == nil && n > 0 && n <= 127:
+		r.Status, r.Signal = 128+n, n
+	case kind == "nodir":
+		return &DirError{Dir: dir}
+	case kind == "noshell":
+		return &ShellError{Program: printable(rest)}
+	case status.Code >= 0:
+		r.Status = status.Code
+	default:
+		return fmt.Errorf("learning how the script ended: its record in the guest says %q, and the SSH server: %s: "+
+			"something killed the shell that ran it", printable(record), status)
+	}
+	return nil
+}
+

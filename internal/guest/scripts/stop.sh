@@ -1,0 +1,54 @@
+#!/bin/sh
+# Sends a signal to a script that run.sh has started, and to its processes.
+#
+# usage: stop.sh DIR SIGNAL
+#
+# Nothing is killed that is not the script's: only the session that run.sh made
+# for it or, where there is no setsid, its descendants.
+d=$1 signal=$2
+: >"$d/stop"
+read -r state _ <"$d/status" && test "$state" = running || exit 0
+read -r own pid 2>/dev/null <"$d/pid" || exit 0
+
+# table prints "PID PPID SESSION" of every process, from /proc/PID/stat: "PID
+# (name) state ppid pgrp session ...", where the name can hold anything.
+table() {
+	for f in /proc/[0-9]*/stat; do
+		read -r line 2>/dev/null <"$f" || continue
+		p=${f#/proc/}
+		# shellcheck disable=SC2086 # split into fields
+		set -- ${line##*) }
+		echo "${p%/stat} ${2:-0} ${4:-0}"
+	done
+}
+
+# members prints the pids of the script's processes.
+members() {
+	if test "$own" = session; then
+		table | while read -r p _ session; do
+			test "$session" != "$pid" || echo "$p"
+		done
+		return
+	fi
+	all=$(table) family=" $pid " before=
+	while test "$family" != "$before"; do
+		before=$family
+		while read -r p parent _; do
+			case $family in
+			*" $p "*) ;;
+			*" $parent "*) family="$family$p " ;;
+			esac
+		done <<-END
+			$all
+		END
+	done
+	echo "$family"
+}
+
+# Listed before anything dies: an orphan is nobody's descendant.
+list=$(members)
+test "$own" = process || kill -s "$signal" -- "-$pid" 2>/dev/null
+for p in $list; do
+	kill -s "$signal" "$p" 2>/dev/null
+done
+exit 0

@@ -1,0 +1,147 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Args is QEMU's command line without the program's name. It depends on
+// nothing but the Spec.
+func (s Spec) Args() []string {
+	name := s.Name
+	if name == "" {
+		name = "guest"
+	}
+	a := &args{}
+	a.add("-nodefaults")
+	a.add("-no-user-config")
+	a.add("-name", fmt.Sprintf("guest=%s,process=qemu-%s,debug-threads=on", escape(name), escape(name)))
+	s.machineArgs(a)
+	s.confinementArgs(a)
+	s.bootArgs(a)
+	s.channelArgs(a)
+	for _, d := range layout(s.Hardware.Machine, s.Hardware.DiskBus, s.Disks) {
+		d.args(a)
+	}
+	s.networkArgs(a)
+	if s.DebugExit {
+		a.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04")
+	}
+	return append(a.list, s.Extra...)
+}
+
+type args struct{ list []string }
+
+func (a *args) add(words ...string) { a.list = append(a.list, words...) }
+
+// escape makes a value safe inside QEMU's comma-separated options.
+func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+func (s Spec) machineArgs(a *args) {
+	machine := escape(s.Hardware.Machine)
+	if kind := machineKind(s.Hardware.Machine); kind == kindPC || kind == kindQ35 {
+		machine += ",hpet=" + onOff(s.HPET)
+	}
+	a.add("-machine", machine+",dump-guest-core=off")
+	switch {
+	case s.Accel == AccelKVM && s.KVMFD != 0:
+		a.addFD(s.KVMFD)
+		a.add("-accel", "kvm,device="+fdset(s.KVMFD))
+	default:
+		a.add("-accel", string(s.Accel))
+	}
+	a.add("-cpu", s.CPUModel)
+	a.add("-smp", strconv.Itoa(s.CPUs))
+	a.add("-m", strconv.FormatInt(s.Memory.MiB(), 10)+"M")
+}
+
+// confinementArgs take away what QEMU does not need. A QEMU that is to change
+// its own user must be allowed the calls for it: the filter is in force before.
+func (s Spec) confinementArgs(a *args) {
+	privileges := "deny"
+	if s.DropUser != nil {
+		privileges = "allow"
+	}
+	if !s.NoSandbox {
+		a.add("-sandbox", "on,obsolete=deny,elevateprivileges="+privileges+",spawn=deny,resourcecontrol=deny")
+	}
+	if d := s.DropUser; d != nil {
+		who := fmt.Sprintf("%d:%d", d.User.UID, d.User.GID)
+		if d.RunWith {
+			a.add("-run-with", "user="+who)
+		} else {
+			a.add("-runas", who)
+		}
+	}
+}
+
+func (s Spec) bootArgs(a *args) {
+	a.add("-display", "none", "-vga", "std") // the Hurd's console wants a VGA, and so does a screendump
+	a.add("-action", "reboot=shutdown")      // a reset is an end: nothing here survives one
+	a.add("-rtc", "base=utc")
+	a.add("-boot", "strict=on")
+	if s.Firmware.isSet() {
+		a.add("-bios", descriptorPath(s.Firmware.FD))
+	}
+	if s.Kernel.isSet() {
+		a.add("-kernel", descriptorPath(s.Kernel.FD))
+		if s.Initrd.isSet() {
+			a.add("-initrd", descriptorPath(s.Initrd.FD))
+		}
+		if s.Append != "" {
+			a.add("-append", s.Append)
+		}
+	}
+	if s.Incoming != "" {
+		a.add("-incoming", s.Incoming)
+	}
+	if s.Paused {
+		a.add("-S")
+	}
+}
+
+// descriptorPath is for the options that only take a path.
+func descriptorPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// fdset is for the options that go through QEMU's own sets of descriptors.
+// Set and descriptor have the same number.
+func fdset(fd int) string { return fmt.Sprintf("/dev/fdset/%d", fd) }
+
+func (a *args) addFD(fd int) { a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd)) }
+
+func (s Spec) channelArgs(a *args) {
+	if s.SerialFD != 0 {
+		a.add("-chardev", fmt.Sprintf("socket,id=serial,fd=%d", s.SerialFD), "-serial", "chardev:serial")
+	}
+	if s.MonitorFD != 0 {
+		a.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", s.MonitorFD), "-mon", "chardev=monitor,mode=control")
+	}
+	if s.ToolsFD != 0 {
+		a.add("-chardev", fmt.Sprintf("socket,id=tools,fd=%d,server=on,wait=off", s.ToolsFD), "-mon", "chardev=tools,mode=control")
+	}
+}
+
+// NoNIC is Hardware.NIC for a guest without a network.
+const NoNIC = "none"
+
+func (s Spec) networkArgs(a *args) {
+	if s.NIC == "" || s.NIC == NoNIC {
+		return
+	}
+	netdev := "user,id=net,restrict=" + onOff(s.Isolated)
+	for _, port := range s.Forwards {
+		// Port 0 lets the kernel choose a free one; ForwardedPort asks which.
+		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:0-:%d", port)
+	}
+	// Without an option ROM the firmware has no network to boot from: faster,
+	// and one thing less that must be equal where a saved machine is loaded.
+	a.add("-netdev", netdev, "-device", escape(s.NIC)+",netdev=net,romfile=,mac=52:54:00:12:34:56")
+}

@@ -1,0 +1,253 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/qemu/qmp"
+)
+
+// exitGrace is how long the other signs of an end may come after the first.
+const exitGrace = time.Second
+
+// Phase is where a machine is in its life.
+type Phase string
+
+// The phases, in order. Running and Paused may alternate.
+const (
+	PhaseCold     Phase = "cold"     // started, the guest has not run yet
+	PhaseIncoming Phase = "incoming" // waiting for a saved machine to be loaded
+	PhaseRunning  Phase = "running"
+	PhasePaused   Phase = "paused"
+	PhaseStopping Phase = "stopping" // its end was announced
+	PhaseExited   Phase = "exited"
+)
+
+// Machine is a QEMU process with what belongs to it. Stop must be called in
+// any case; it also cleans up after a machine that ended by itself.
+type Machine struct {
+	cmd         *exec.Cmd
+	console     *console
+	monitorConn net.Conn // the monitor's, before monitor exists
+	monitor     *qmp.Conn
+	transcript  *transcript
+	socket      string        // of the tools' monitor, "" if there is none
+	done        chan struct{} // closed when the process has ended
+	faulted     chan struct{} // closed when fault is set
+	watching    chan struct{} // closed when no more events come
+
+	mu        sync.Mutex
+	phase     Phase
+	announced ExitReason // from the monitor
+	wanted    bool       // Stop was called
+	exit      *ExitError
+	fault     *FaultError
+
+	stop     sync.Mutex // held while stopping
+	released bool
+}
+
+// FaultError says that the machine stands still because QEMU could not read
+// or write a disk's file: most often the host's disk is full.
+type FaultError struct {
+	Disk      string // "disk0", ...
+	Operation string // "read" or "write"
+	Reason    string
+	NoSpace   bool // the host's disk is full
+}
+
+// Error says what to do about a full disk.
+func (e *FaultError) Error() string {
+	text := fmt.Sprintf("the machine stands still: QEMU could not %s the file of %s: %s", e.Operation, e.Disk, e.Reason)
+	if e.NoSpace {
+		text += ": free some space on the host's disk"
+	}
+	return text
+}
+
+func newMachine(s Spec, o StartOptions) *Machine {
+	m := &Machine{
+		transcript: &transcript{log: o.Log},
+		done:       make(chan struct{}),
+		faulted:    make(chan struct{}),
+		phase:      PhaseCold,
+	}
+	if s.Incoming != "" {
+		m.phase = PhaseIncoming
+	}
+	return m
+}
+
+// PID is the process's; it is no one's after the machine has ended.
+func (m *Machine) PID() int { return m.cmd.Process.Pid }
+
+// Args is the command line, program first.
+func (m *Machine) Args() []string { return m.cmd.Args }
+
+// Console is the guest's first serial line. What QEMU wrote before its end
+// can be read until Stop returns; a reader that is at work then is given the
+// time to finish.
+func (m *Machine) Console() net.Conn { return m.console }
+
+// Monitor is QEMU's monitor. Its connection ends with the machine.
+func (m *Machine) Monitor() *qmp.Conn { return m.monitor }
+
+// Socket is the path of the monitor for tools, "" when there is none.
+func (m *Machine) Socket() string { return m.socket }
+
+// Done is closed when the process has ended and Err knows how.
+func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// Err is the *ExitError of a machine that has ended, and nil before.
+func (m *Machine) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.exit == nil {
+		return nil
+	}
+	return m.exit
+}
+
+// Phase tells where the machine is in its life.
+func (m *Machine) Phase() Phase {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.phase
+}
+
+// Context gives a context that also ends when the machine does, or when it
+// stands still for a *FaultError, with that as its cause. The function
+// releases it, as every context's.
+func (m *Machine) Context(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	go func() {
+		select {
+		case <-m.done:
+			cancel(m.Err())
+		case <-m.faulted:
+			m.mu.Lock()
+			fault := m.fault
+			m.mu.Unlock()
+			cancel(fault)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// watch follows the monitor's events from now on.
+func (m *Machine) watch(conn *qmp.Conn) {
+	events := conn.Subscribe()
+	watching := make(chan struct{})
+	m.mu.Lock()
+	m.monitor, m.watching = conn, watching
+	m.mu.Unlock()
+	go func() {
+		defer close(watching)
+		for e := range events.Events() {
+			m.note(e)
+		}
+	}()
+}
+
+// note updates what is known of the machine.
+func (m *Machine) note(e qmp.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch e.Name {
+	case "RESUME":
+		m.phase = PhaseRunning
+	case "STOP":
+		if m.phase != PhaseStopping {
+			m.phase = PhasePaused
+		}
+	case "SHUTDOWN":
+		m.phase = PhaseStopping
+		m.announced = shutdownReason(e.Data)
+	case "GUEST_PANICKED":
+		m.announced = ExitGuestPanic
+	case "BLOCK_IO_ERROR":
+		m.noteFault(e.Data)
+	}
+}
+
+// noteFault keeps the first error that made QEMU stop the machine
+// (qapi/block-core.json, BLOCK_IO_ERROR).
+func (m *Machine) noteFault(data json.RawMessage) {
+	var event struct {
+		Node      string `json:"node-name"`
+		Operation string `json:"operation"`
+		Action    string `json:"action"`
+		NoSpace   bool   `json:"nospace"`
+		Reason    string `json:"reason"`
+	}
+	if json.Unmarshal(data, &event) != nil || event.Action != "stop" || m.fault != nil {
+		return
+	}
+	m.fault = &FaultError{Disk: event.Node, Operation: event.Operation, Reason: event.Reason, NoSpace: event.NoSpace}
+	close(m.faulted)
+}
+
+// setInitial takes over the first state, which was reached before there was
+// anyone to get an event.
+func (m *Machine) setInitial(status string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.phase != PhaseCold && m.phase != PhaseIncoming {
+		return // an event was faster
+	}
+	switch status {
+	case "running":
+		m.phase = PhaseRunning
+	case "paused":
+		m.phase = PhasePaused
+	}
+}
+
+// ended is called once, by the owner of the process, when that has ended.
+func (m *Machine) ended() {
+	m.mu.Lock()
+	watching := m.watching
+	m.mu.Unlock()
+	if watching != nil {
+		// The monitor's last words are in the socket, followed by its end.
+		timer := time.NewTimer(exitGrace)
+		select {
+		case <-watching:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	stderr := m.transcript.tail()
+	m.mu.Lock()
+	m.exit = newExitError(m.cmd.ProcessState, m.announced, m.wanted, stderr)
+	m.phase = PhaseExited
+	m.mu.Unlock()
+	close(m.done)
+}
+
+// release closes and removes what belongs to a machine whose process is gone.
+func (m *Machine) release() {
+	if m.released {
+		return
+	}
+	m.released = true
+	if m.monitor != nil {
+		_ = m.monitor.Close() // QEMU's end of it is closed already
+	} else if m.monitorConn != nil {
+		_ = m.monitorConn.Close() // as above
+	}
+	if m.console != nil {
+		m.console.drain(exitGrace / 2)
+		_ = m.console.Close() // as above
+	}
+	if m.socket != "" {
+		_ = os.Remove(m.socket) // the run directory goes as a whole later
+	}
+}

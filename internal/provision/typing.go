@@ -1,0 +1,140 @@
+package provision
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// authorize appends the keys to the user's authorized_keys.
+func (s *session) authorize(ctx context.Context) error {
+	commands := []string{
+		"h=~" + s.User + "; d=$h/.ssh; f=$d/authorized_keys; umask 077; test -d $h",
+		"mkdir -p $d",
+		"echo >>$f", // the last line may have no end
+	}
+	for _, key := range s.Keys {
+		if strings.ContainsAny(key, "\r\n\x00") {
+			return errors.New("an authorized key holds a line break")
+		}
+		commands = append(commands, "k=")
+		for _, part := range pieces(key, maxLine/4) {
+			commands = append(commands, `k="$k"`+shellQuote(part))
+		}
+		commands = append(commands, `printf '%s\n' "$k" >>$f`)
+	}
+	commands = append(commands, "chmod 700 $d", "chmod 600 $f", "chown "+s.User+" $d $f")
+	return s.runAll(ctx, commands)
+}
+
+func (s *session) runAll(ctx context.Context, commands []string) error {
+	for _, c := range commands {
+		if _, err := s.run(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pieces cuts text so that each piece, quoted, fits on a line.
+func pieces(text string, size int) []string {
+	var parts []string
+	for len(text) > size {
+		parts = append(parts, text[:size])
+		text = text[size:]
+	}
+	return append(parts, text)
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'"'"'`) + "'" }
+
+// publicKey matches a public key in its one-line format.
+var publicKey = regexp.MustCompile(`(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+=*`)
+
+// Ways to learn the host keys, and to make one. dropbear can make its own when
+// it needs one, so it comes last.
+var (
+	hostKeySources = []string{
+		"cat /etc/ssh/ssh_host_*_key.pub",
+		"for f in /etc/dropbear/*_host_key; do dropbearkey -y -f $f; done",
+	}
+	hostKeyMakers = []string{
+		"ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key",
+		"mkdir -p /etc/dropbear; dropbearkey -t ed25519 -f /etc/dropbear/dropbear_ed25519_host_key",
+	}
+)
+
+// hostKeys reads the guest's host keys, or makes one.
+func (s *session) hostKeys(ctx context.Context) ([]ssh.PublicKey, error) {
+	for _, command := range hostKeySources {
+		keys, err := s.readKeys(ctx, command)
+		if len(keys) > 0 || err != nil {
+			return keys, err
+		}
+	}
+	for i, command := range hostKeyMakers {
+		if _, err := s.run(ctx, command+" </dev/null"); isOurs(err) {
+			return nil, err
+		} else if err != nil {
+			continue
+		}
+		keys, err := s.readKeys(ctx, hostKeySources[i])
+		if len(keys) > 0 || err != nil {
+			return keys, err
+		}
+	}
+	return nil, ErrNoHostKey
+}
+
+// isOurs tells a failure of the dialogue from one of the command.
+func isOurs(err error) bool {
+	var failed *CommandError
+	return err != nil && !errors.As(err, &failed)
+}
+
+func (s *session) readKeys(ctx context.Context, command string) ([]ssh.PublicKey, error) {
+	output, err := s.run(ctx, command+" 2>/dev/null")
+	if isOurs(err) {
+		return nil, err
+	}
+	var keys []ssh.PublicKey
+	for _, line := range publicKey.FindAllString(output, -1) {
+		// A line that a kernel message was printed into is no key.
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
+}
+
+// Ways to find out that a server runs, and to start one, the usual first.
+var (
+	serverChecks   = []string{"pidof sshd dropbear", "pgrep -x 'sshd|dropbear'", "ps ax | grep -q '[s]shd\\|[d]ropbear'", "ps -e | grep -q '[s]shd\\|[d]ropbear'"}
+	serverStarters = []string{
+		"/etc/init.d/ssh start", "/etc/init.d/dropbear start", "systemctl start ssh", "systemctl start sshd",
+		"mkdir -p /run/sshd; /usr/sbin/sshd", "dropbear",
+	}
+)
+
+// serve starts the SSH server if none is seen and a usual way works. It does
+// not fail: the one who connects will find out.
+func (s *session) serve(ctx context.Context) error {
+	for _, commands := range [][]string{serverChecks, serverStarters} {
+		for _, command := range commands {
+			_, err := s.run(ctx, command+" >/dev/null 2>&1 </dev/null")
+			if err == nil || isOurs(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// leave logs out, so that nobody finds a root shell on the console.
+func (s *session) leave(ctx context.Context) {
+	// The keys are in place: a console that does not answer now changes nothing.
+	_ = s.Console.Send(ctx, "stty echo; exit\n")
+}

@@ -16,7 +16,7 @@ import (
 
 // maxMessage bounds one message, so that a peer gone mad cannot fill our
 // memory. The largest known reply, query-qmp-schema, has 240 KB.
-const maxMessage = 64 << 20
+const maxMessage = 16 << 20
 
 // Conn is a QMP connection after its handshake. It is safe for use by several
 // goroutines; any number of commands may be in flight.

@@ -44,7 +44,11 @@ func firmwarePatterns() []Pattern {
 			Advice: "Check that the image is a whole disk (with a partition table and a boot loader), not a single file system, and that it is not empty."},
 		{Kind: LoaderError, Severity: Fatal, Match: regexp.MustCompile(`^(?:grub rescue> |grub> )`), Prompt: true,
 			Title: "GRUB stopped at its prompt", Cause: file, Advice: "Reinstall the boot loader in the image, or correct its /boot/grub/grub.cfg."},
-		{Kind: LoaderError, Severity: Fatal, Match: regexp.MustCompile(`^error: (?:\S+: )?(?:no such (?:partition|device)|file .{1,200} not found|unknown filesystem|attempt to read or write outside|you need to load the kernel first|invalid (?:magic number|arch)|unsupported (?:flag|tag)|no multiboot header found|out of memory)`),
-			Title: "GRUB could not load the system", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message names what is missing."},
+		// GRUB goes on after most errors (a font that is missing, say); without a
+		// kernel it stops, and says one of these.
+		{Kind: LoaderError, Severity: Fatal, Match: regexp.MustCompile(`^error: (?:\S+: )?(?:you need to load the kernel first|invalid (?:magic number|arch)|no multiboot header found)`),
+			Title: "GRUB could not load the system", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message, or the one before it, names what is missing."},
+		{Kind: LoaderError, Severity: Warning, Match: regexp.MustCompile(`^error: (?:\S+: )?(?:no such (?:partition|device)|file .{1,200} not found|unknown filesystem|attempt to read or write outside|unsupported (?:flag|tag)|out of memory)`),
+			Title: "GRUB reports an error", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message names what is missing."},
 	}
 }

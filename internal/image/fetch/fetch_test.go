@@ -1,0 +1,633 @@
+package fetch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Every test runs in a bubble of synctest: connections are pipes in memory and
+// time passes only when everybody waits, so that minutes of stalling and
+// backing off take no time at all.
+
+// network connects clients to servers by host name.
+type network struct {
+	mu    sync.Mutex
+	hosts map[string]chan net.Conn
+}
+
+func (n *network) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	host, _, _ := strings.Cut(address, ":")
+	n.mu.Lock()
+	l := n.hosts[host]
+	n.mu.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("no such host %s", host)
+	}
+	client, server := net.Pipe()
+	select {
+	case l <- server:
+		return client, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// listener hands the server its ends of the pipes.
+type listener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+func (l *listener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *listener) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
+
+// world is a server with a file and a client.
+type world struct {
+	t     *testing.T
+	net   *network
+	c     *Client
+	part  string
+	notes []string
+	log   []string // requests: "host range"
+}
+
+// file serves contents with ranges and an ETag, as a good server does.
+func file(data []byte, etag string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if etag != "" {
+			w.Header().Set("ETag", etag)
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	})
+}
+
+// inWorld runs a test in a bubble, with servers for the hosts.
+func inWorld(t *testing.T, hosts map[string]http.Handler, test func(t *testing.T, w *world)) {
+	t.Helper()
+	part := filepath.Join(t.TempDir(), "part")
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, part: part, net: &network{hosts: map[string]chan net.Conn{}}}
+		for host, handler := range hosts {
+			w.serve(host, handler)
+		}
+		transport := &http.Transport{DialContext: w.net.dial, DialTLSContext: w.net.dial, DisableKeepAlives: true}
+		w.c = &Client{HTTP: &http.Client{Transport: transport}, Notify: func(n string) { w.notes = append(w.notes, n) }}
+		test(t, w)
+		transport.CloseIdleConnections()
+	})
+}
+
+func (w *world) serve(host string, handler http.Handler) {
+	l := &listener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	w.net.hosts[host] = l.conns
+	logged := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.net.mu.Lock()
+		w.log = append(w.log, r.Host+" "+r.Header.Get("Range"))
+		w.net.mu.Unlock()
+		handler.ServeHTTP(rw, r)
+	})
+	s := &http.Server{Handler: logged, ReadHeaderTimeout: time.Hour}
+	done := make(chan struct{})
+	go func() {
+		_ = s.Serve(l) // ends with Close
+		close(done)
+	}()
+	w.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			w.t.Error(err)
+		}
+		<-done
+	})
+}
+
+func (w *world) request(url string) Request {
+	return Request{Name: Printable(url), Part: w.part, Locate: At(url, nil)}
+}
+
+// get receives a file to its end.
+func (w *world) get(r Request) ([]byte, error) {
+	s, err := w.c.Open(w.t.Context(), r)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(s.Reader(w.t.Context()))
+	if err != nil {
+		return data, errors.Join(err, s.Close())
+	}
+	if f, n, err := s.File(); err != nil || n != int64(len(data)) {
+		w.t.Errorf("File() = %v, %d, %v; read were %d bytes", f, n, err, len(data))
+	}
+	return data, s.Discard()
+}
+
+func random(n int) []byte {
+	d := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(d) // never fails
+	return d
+}
+
+// cutting lets every answer end after limit bytes.
+func cutting(h http.Handler, limit int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(&cutWriter{ResponseWriter: w, left: limit}, r)
+	})
+}
+
+type cutWriter struct {
+	http.ResponseWriter
+	left int
+}
+
+func (c *cutWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p[:min(len(p), c.left)])
+	if c.left -= n; err == nil && c.left == 0 {
+		_ = http.NewResponseController(c.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler) // closes the connection without an end
+	}
+	return n, err
+}
+
+func (c *cutWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// sequence answers the first requests with the first handlers, all others with the last.
+func sequence(handlers ...http.Handler) http.Handler {
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		h := handlers[0]
+		if len(handlers) > 1 {
+			handlers = handlers[1:]
+		}
+		mu.Unlock()
+		h.ServeHTTP(w, r)
+	})
+}
+
+func status(code int, header ...string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(code)
+	})
+}
+
+func withoutRanges(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Header.Del("Range")
+		h.ServeHTTP(w, r)
+	})
+}
+
+const address = "http://images.example/disk.img?signature=secret"
+
+// TestServers receives one file from servers of all kinds.
+func TestServers(t *testing.T) {
+	data := random(300_000)
+	other := random(300_001)
+	good := file(data, `"v1"`)
+	stalling := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		_, _ = w.Write(data[:100_000]) // the client ends this
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	wrongRange := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") == "" {
+			good.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes 5-%d/%d", len(data)-1, len(data)))
+		w.WriteHeader(http.StatusPartialContent)
+		_, _ = w.Write(data[5:]) // the client ends this
+	})
+	for _, tc := range []struct {
+		name    string
+		handler http.Handler
+		want    []byte
+		err     error
+		says    string   // in the error
+		log     []string // the ranges asked for
+		notes   string   // in the notes
+		least   time.Duration
+	}{
+		{name: "good", handler: good, want: data, log: []string{""}},
+		{name: "cuts", handler: cutting(good, 70_000), want: data, notes: "after 70000 of 300000 bytes; trying again",
+			log: []string{"", "bytes=70000-", "bytes=140000-", "bytes=210000-", "bytes=280000-"}},
+		{name: "cuts, only a date", want: data, handler: cutting(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.ServeContent(w, r, "", time.Unix(1e9, 0), bytes.NewReader(data))
+		}), 200_000), log: []string{"", "bytes=200000-"}},
+		{name: "cuts, no version", handler: sequence(cutting(file(data, ""), 200_000), file(data, "")), want: data, log: []string{"", ""}},
+		{name: "cuts, a weak version", handler: sequence(cutting(file(data, `W/"1"`), 200_000), file(data, `W/"1"`)), want: data, log: []string{"", ""}},
+		{name: "cuts, no ranges", handler: sequence(cutting(withoutRanges(good), 200_000), withoutRanges(good)), want: data, log: []string{"", "bytes=200000-"}},
+		{name: "stalls", handler: sequence(stalling, good), want: data, log: []string{"", "bytes=100000-"},
+			notes: "nothing was received for too long (30s): after 100000 of 300000 bytes", least: 30 * time.Second},
+		{name: "stalls before the header", want: data, log: []string{"", ""}, least: 30 * time.Second,
+			handler: sequence(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), good)},
+		{name: "resumes wrongly", handler: sequence(cutting(good, 100_000), wrongRange, good), want: data,
+			log: []string{"", "bytes=100000-", ""}, notes: `asked for what follows byte 100000, the server sent "bytes 5-299999/300000"`},
+		{name: "changes between ranges", handler: sequence(cutting(good, 100_000), file(other, `"v2"`)), err: ErrChanged,
+			says: "the file was changed on the server", log: []string{"", "bytes=100000-"}},
+		{name: "changes and ignores If-Range", err: ErrChanged, handler: sequence(cutting(good, 100_000), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.Header.Del("If-Range")
+			file(other, `"v2"`).ServeHTTP(w, r)
+		}))},
+		{name: "busy", handler: sequence(status(429, "Retry-After", "17"), status(503), good), want: data,
+			notes: "429 Too Many Requests (try again in 17s); trying again in 17s", least: 17 * time.Second},
+		{name: "busy until a date", handler: sequence(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Retry-After", time.Now().Add(time.Minute).UTC().Format(http.TimeFormat))
+			w.WriteHeader(503)
+		}), good), want: data, least: 59 * time.Second},
+		{name: "busy for hours", handler: status(429, "Retry-After", "7200"), says: "try again in 2h0m0s", log: []string{""}},
+		{name: "always busy", handler: status(503), says: "503 Service Unavailable (6 times in a row)", log: make([]string, 6)},
+		{name: "missing", handler: status(404), says: "404 Not Found", log: []string{""}},
+		{name: "forbidden", handler: status(403), says: "403 Forbidden", log: []string{""}},
+		{name: "login page", handler: page("<!DOCTYPE html><html><head><title>Sign in\n to GitHub</title>"), err: ErrNotFile,
+			says: `something else than the file: a web page with the title "Sign in to GitHub"`},
+		{name: "bare page", handler: page("<html>no"), err: ErrNotFile, says: "a web page"},
+		{name: "text", handler: page("no such   image\n"), err: ErrNotFile, says: `a text that begins with "no such image"`},
+		{name: "cuts for ever", handler: cutting(good, 1000), err: ErrCut, says: "after 6000 of 300000 bytes (6 times in a row)"},
+		{name: "announces too much", err: ErrLength, says: "first 300000 bytes, now 200000",
+			handler: sequence(announcing(data[:200_000], 300_000), file(data[:200_000], `"v1"`))},
+		{name: "always announces too much", err: ErrCut, says: "of 300000 bytes (6 times in a row)", handler: announcing(data[:200_000], 300_000)},
+		{name: "empty", handler: file(nil, `"v1"`), want: []byte{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, map[string]http.Handler{"images.example": tc.handler}, func(t *testing.T, w *world) {
+				start := time.Now()
+				got, err := w.get(w.request(address))
+				if (tc.want != nil) != (err == nil) || tc.err != nil && !errors.Is(err, tc.err) {
+					t.Fatalf("error %v, want %v", err, tc.err)
+				}
+				if err == nil && !bytes.Equal(got, tc.want) {
+					t.Errorf("received %d bytes that differ from the %d of the file", len(got), len(tc.want))
+				}
+				if err != nil && (!strings.Contains(err.Error(), tc.says) || strings.Contains(err.Error(), "secret")) {
+					t.Errorf("error %q, want it to say %q", err, tc.says)
+				}
+				notes := strings.Join(w.notes, "\n")
+				if !strings.Contains(notes, tc.notes) || strings.Contains(notes, "secret") {
+					t.Errorf("notes\n%s\nwant %q in them", notes, tc.notes)
+				}
+				for i, r := range tc.log {
+					if len(tc.log) != len(w.log) || w.log[i] != "images.example "+r {
+						t.Errorf("requests %q, want ranges %q", w.log, tc.log)
+						break
+					}
+				}
+				if took := time.Since(start); took < tc.least || took > tc.least+4*time.Minute {
+					t.Errorf("it took %s, want at least %s", took, tc.least)
+				}
+			})
+		})
+	}
+}
+
+func page(text string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(text)) // the client ends this
+	})
+}
+
+// announcing lies about the length of its file.
+func announcing(data []byte, length int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"v1"`)
+		w.Header().Set("Content-Length", fmt.Sprint(length))
+		_, _ = w.Write(data) // the client notices
+	})
+}
+
+// TestAnnouncesTooLittle holds that only what was announced is taken, which
+// the hash then shows.
+func TestAnnouncesTooLittle(t *testing.T) {
+	data := random(1000)
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		l := make(chan net.Conn)
+		w.net.hosts["images.example"] = l
+		go func() {
+			c := <-l
+			_, _ = c.Read(make([]byte, 4096)) // the request
+			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n%s", data)
+			_ = c.Close()
+		}()
+		got, err := w.get(w.request(address))
+		if err != nil || !bytes.Equal(got, data[:500]) {
+			t.Errorf("received %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+func TestRedirects(t *testing.T) {
+	data := random(10_000)
+	loop := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, http.StatusFound) })
+	to := func(url string) http.Handler { return http.RedirectHandler(url, http.StatusFound) }
+	for _, tc := range []struct {
+		name      string
+		from      string
+		first     http.Handler
+		allowHTTP bool
+		err       error
+		says      string
+	}{
+		{name: "to another host", from: "http", first: to("http://cdn.example/x?token=secret")},
+		{name: "from https to http", from: "https", first: to("http://cdn.example/x?token=secret"), err: ErrInsecure, says: "redirects from https to http (cdn.example)"},
+		{name: "from https to http with a hash", from: "https", first: to("http://cdn.example/x"), allowHTTP: true},
+		{name: "for ever", from: "http", first: loop, says: "more than 10 redirects"},
+		{name: "to nowhere", from: "http", first: to("http://none.example/x?token=secret"), says: "no such host none.example"},
+		{name: "to a refusal", from: "http", first: to("http://deny.example/x?token=secret"), says: "403 Forbidden (from deny.example, to which the server redirects)"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			hosts := map[string]http.Handler{"images.example": tc.first, "cdn.example": file(data, `"1"`), "deny.example": status(403)}
+			inWorld(t, hosts, func(t *testing.T, w *world) {
+				r := w.request(tc.from + "://images.example/disk.img")
+				r.AllowHTTP = tc.allowHTTP
+				got, err := w.get(r)
+				switch {
+				case tc.says == "" && (err != nil || !bytes.Equal(got, data)):
+					t.Errorf("received %d bytes, %v", len(got), err)
+				case tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says) || tc.err != nil && !errors.Is(err, tc.err)):
+					t.Errorf("error %v, want %q", err, tc.says)
+				case err != nil && strings.Contains(err.Error(), "secret"):
+					t.Errorf("the error shows a signed URL: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestResume holds that a later process goes on where an earlier one ended,
+// when it may.
+func TestResume(t *testing.T) {
+	data := random(300_000)
+	good := file(data, `"v1"`)
+	for _, tc := range []struct {
+		name   string
+		second http.Handler
+		change func(r *Request)
+		log    []string
+	}{
+		{"the same file", good, func(*Request) {}, []string{"bytes=100000-"}},
+		{"another file", file(data, `"v2"`), func(*Request) {}, []string{"bytes=100000-"}},
+		{"no ranges any more", withoutRanges(good), func(*Request) {}, []string{"bytes=100000-"}},
+		{"ranges are wrong", good, func(r *Request) { r.WithoutRange = true }, []string{""}},
+		{"another name", good, func(r *Request) { r.Name = "other" }, []string{""}},
+		{"a shorter file", sequence(status(416, "Content-Range", "bytes */90000"), good), func(*Request) {}, []string{"bytes=100000-", ""}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, map[string]http.Handler{"images.example": sequence(cutting(good, 100_000), tc.second)}, func(t *testing.T, w *world) {
+				interrupt(w, 100_000)
+				w.log = nil
+				r := w.request(address)
+				tc.change(&r)
+				got, err := w.get(r)
+				if err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("received %d bytes, %v", len(got), err)
+				}
+				if fmt.Sprint(trim(w.log)) != fmt.Sprint(tc.log) {
+					t.Errorf("ranges %q, want %q", trim(w.log), tc.log)
+				}
+				if left, err := filepath.Glob(w.part + "*"); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %q, %v", left, err)
+				}
+			})
+		})
+	}
+}
+
+// interrupt reads n bytes and gives up, as a process that is killed.
+func interrupt(w *world, n int64) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	s, err := w.c.Open(ctx, w.request(address))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, s.Reader(ctx), n); err != nil {
+		w.t.Fatal(err)
+	}
+	cancel()
+	if _, err := s.Reader(ctx).Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
+		w.t.Errorf("a read after the end of the context: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func trim(log []string) []string {
+	var ranges []string
+	for _, l := range log {
+		_, r, _ := strings.Cut(l, " ")
+		ranges = append(ranges, r)
+	}
+	return ranges
+}
+
+// TestResumeComplete asks only whether the part file is still current.
+func TestResumeComplete(t *testing.T) {
+	data := random(100_000)
+	inWorld(t, map[string]http.Handler{"images.example": file(data, `"v1"`)}, func(t *testing.T, w *world) {
+		interrupt(w, int64(len(data)))
+		got, err := w.get(w.request(address))
+		if err != nil || !bytes.Equal(got, data) || w.log[len(w.log)-1] != "images.example bytes=100000-" {
+			t.Errorf("received %d bytes, %v, by %q", len(got), err, w.log)
+		}
+	})
+}
+
+// TestDamagedNotes holds that a part file without good notes is not trusted.
+func TestDamagedNotes(t *testing.T) {
+	data := random(1000)
+	for name, notes := range map[string]string{
+		"none": "", "not JSON": "{", "too short": `{"Name":"http://images.example/disk.img","ETag":"\"v1\"","Total":10}`,
+		"no version": `{"Name":"http://images.example/disk.img","Total":1000}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, map[string]http.Handler{"images.example": file(data, `"v1"`)}, func(t *testing.T, w *world) {
+				if err := errors.Join(os.WriteFile(w.part, []byte("something else"), 0o600), os.WriteFile(w.part+".json", []byte(notes), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := w.get(w.request(address)); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("received %d bytes, %v", len(got), err)
+				}
+			})
+		})
+	}
+}
+
+// TestSignedURL asks for a new URL when the old one has expired.
+func TestSignedURL(t *testing.T) {
+	data := random(300_000)
+	checking := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("signature") != "2" && r.Header.Get("Range") != "" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		if r.Header.Get("X-Extra") != "yes" {
+			w.WriteHeader(http.StatusTeapot)
+			return
+		}
+		cutting(file(data, `"v1"`), 100_000).ServeHTTP(w, r)
+	})
+	inWorld(t, map[string]http.Handler{"images.example": checking}, func(t *testing.T, w *world) {
+		asked := 0
+		r := Request{Name: "the asset", Part: w.part, Signed: true, Locate: func(context.Context) (Location, error) {
+			asked++
+			n := 1
+			if asked > 2 {
+				n = 2
+			}
+			return Location{URL: fmt.Sprintf("http://images.example/x?signature=%d", n), Header: http.Header{"X-Extra": {"yes"}}}, nil
+		}}
+		got, err := w.get(r)
+		if err != nil || !bytes.Equal(got, data) || asked != 4 {
+			t.Errorf("received %d bytes, %v, after asking %d times", len(got), err, asked)
+		}
+	})
+}
+
+func TestLocateFails(t *testing.T) {
+	gone := errors.New("no such release")
+	inWorld(t, nil, func(t *testing.T, w *world) {
+		for _, tc := range []struct {
+			err   error
+			asked int
+		}{{backoff.Permanent(gone), 1}, {gone, defaultTries}} {
+			asked := 0
+			_, err := w.get(Request{Name: "x", Part: w.part, Locate: func(context.Context) (Location, error) {
+				asked++
+				return Location{}, tc.err
+			}})
+			if !errors.Is(err, gone) || asked != tc.asked {
+				t.Errorf("error %v after asking %d times, want %d", err, asked, tc.asked)
+			}
+		}
+	})
+}
+
+// TestSlowReader holds that the watchdog does not bite while our own side is slow.
+func TestSlowReader(t *testing.T) {
+	data := random(300_000)
+	inWorld(t, map[string]http.Handler{"images.example": file(data, `"v1"`)}, func(t *testing.T, w *world) {
+		s, err := w.c.Open(t.Context(), w.request(address))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := s.Reader(t.Context())
+		for range 3 {
+			if _, err := io.CopyN(io.Discard, r, 100_000); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour) // in the bubble's time
+		}
+		if len(w.log) != 1 || len(w.notes) != 0 {
+			t.Errorf("requests %q, notes %q", w.log, w.notes)
+		}
+		if err := s.Discard(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCancel holds that waits end with the context, and with its cause.
+func TestCancel(t *testing.T) {
+	stop := errors.New("stop requested")
+	for name, h := range map[string]http.Handler{
+		"while backing off": status(503, "Retry-After", "60"),
+		"while stalling":    http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, map[string]http.Handler{"images.example": h}, func(t *testing.T, w *world) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(10*time.Second, func() { cancel(stop) })
+				start := time.Now()
+				if _, err := w.c.Open(ctx, w.request(address)); !errors.Is(err, stop) {
+					t.Errorf("Open = %v, want the cause", err)
+				}
+				if took := time.Since(start); took != 10*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+func TestReceived(t *testing.T) {
+	data := random(200_000)
+	inWorld(t, map[string]http.Handler{"images.example": cutting(file(data, `"v1"`), 100_000)}, func(t *testing.T, w *world) {
+		var last, total int64
+		w.c.Received = func(d, n int64) {
+			if d < last {
+				t.Errorf("%d after %d", d, last)
+			}
+			last, total = d, n
+		}
+		if _, err := w.get(w.request(address)); err != nil {
+			t.Fatal(err)
+		}
+		if last != 200_000 || total != 200_000 {
+			t.Errorf("the last report is %d of %d", last, total)
+		}
+	})
+}
+
+func TestGet(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		handler http.Handler
+		want    string
+		says    string
+	}{
+		{"good", sequence(status(502), page("abc  file\n")), "abc  file\n", ""},
+		{"too long", page(strings.Repeat("x", 101)), "", "it is longer than 100 bytes"},
+		{"web page", page("<html>"), "", "a web page"},
+		{"missing", status(404), "", "404 Not Found"},
+		{"busy", status(500), "", "500 Internal Server Error (6 times in a row)"},
+	} {
+		inWorld(t, map[string]http.Handler{"images.example": tc.handler}, func(t *testing.T, w *world) {
+			got, err := w.c.Get(t.Context(), "https://images.example/SHA512SUMS", 100)
+			if string(got) != tc.want || (err == nil) != (tc.says == "") || err != nil && !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%s: %q, %v; want %q, %q", tc.name, got, err, tc.want, tc.says)
+			}
+		})
+	}
+}
+
+// FuzzContentRange holds that what is accepted is not negative.
+func FuzzContentRange(f *testing.F) {
+	for _, s := range []string{"bytes 5-9/10", "bytes */10", "bytes 5-9/*", "bytes", "", "bytes -1-2/3", "lines 1-2/3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if first, total, ok := contentRange(text); ok && (first < 0 || total < -1) {
+			t.Fatalf("contentRange(%q) = %d, %d", text, first, total)
+		}
+	})
+}

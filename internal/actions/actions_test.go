@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/sethvargo/go-githubactions"
 )
 
@@ -140,6 +141,18 @@ func TestGroupsAndDurations(t *testing.T) {
 	}
 }
 
+func TestFold(t *testing.T) {
+	l, out := newLog(t, nil)
+	l.Fold("Log", []string{"::error::x", "\x1b[31mred"})
+	r := read(out.String())
+	if diff := cmp.Diff([]string{"::group::Log", "::endgroup::"}, r.commands); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"    ::error::x", "    [31mred"}, r.text); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPeopleGetTwoStreams(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	l := New(Options{Stdout: &stdout, Stderr: &stderr})
@@ -149,11 +162,11 @@ func TestPeopleGetTwoStreams(t *testing.T) {
 	fmt.Fprint(e, "err\n")
 	end("")
 	l.Annotate(Warning, "T", "M")
-	l.Quote([]string{"q\x1b[0m"})
+	l.Fold("F", []string{"q\x1b[0m"})
 	if got := stdout.String(); got != "::error::x\nout" {
 		t.Errorf("stdout = %q", got)
 	}
-	if got := stderr.String(); !strings.HasPrefix(got, "==> Script\nerr\nScript: ") || !strings.HasSuffix(got, "warning: T: M\n    q[0m\n") {
+	if got := stderr.String(); !strings.HasPrefix(got, "==> Script\nerr\nScript: ") || !strings.HasSuffix(got, "warning: T: M\nF:\n    q[0m\n") {
 		t.Errorf("stderr = %q", got)
 	}
 	if err := l.Files().SetOutput("a", "b"); err != nil {

@@ -57,6 +57,9 @@ func New(opt Options) *Log {
 	return l
 }
 
+// Commands tells whether there is a runner that reads the log.
+func (l *Log) Commands() bool { return l.opt.Commands }
+
 // Err returns the first write error.
 func (l *Log) Err() error {
 	l.mu.Lock()
@@ -87,6 +90,19 @@ func (l *Log) Group(title string) func(note string) {
 			l.Printf("%s", text)
 		})
 	}
+}
+
+// Fold prints lines from elsewhere, always fenced, in a group of their own.
+func (l *Log) Fold(title string, lines []string) {
+	title = oneLine(title)
+	if !l.opt.Commands {
+		l.Printf("%s:", title)
+		l.Quote(lines)
+		return
+	}
+	l.command.Group(title)
+	l.Quote(lines)
+	l.command.EndGroup()
 }
 
 // Seconds writes a duration as people read it in a log: 0.84 s, 12.3 s, 2 min 5 s.

@@ -1,0 +1,72 @@
+# make demo and make test need a fresh Debian 12 (or 13) with Go, make and gcc,
+# and the right to install packages; they need nothing else.
+
+GUEST   := internal/selftest/assets/selftest.img.zst
+BINARY  := bin/hurd-qemu-action
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+FUZZTIME ?= 20s
+
+export CGO_ENABLED ?= 1
+
+.PHONY: all build demo test unit e2e lint fuzz bench faults soak generate guest packages tools clean
+
+all: build
+
+## packages: install the Debian packages that are missing
+packages:
+	@testdata/packages
+
+## guest: build the selftest guest that is embedded into the binary
+guest: packages
+	@testdata/selftest/build --cache build/debs --out $(GUEST)
+
+## build: the binary, with the selftest guest in it
+build: guest
+	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $(BINARY) .
+
+## demo: boot the selftest guest and run a script in it
+demo: build
+	$(BINARY) run --image selftest --workspace build --run "$$(cat testdata/demo.sh)"
+
+## test: unit tests, golden files, scripts, and end-to-end tests on the selftest guest
+test: guest
+	E2E_REQUIRED=1 go test -race -timeout 20m ./...
+
+## unit: the tests that boot no guest
+unit:
+	go test -race -short ./...
+
+## lint: everything that can be said without running the program
+lint: tools
+	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	go vet ./...
+	build/tools/golangci-lint run ./...
+	build/tools/actionlint
+	shellcheck $$(git ls-files -z | xargs -0 grep -lE '^#!(/usr)?/bin/(env )?(ba|da)?sh' --) $$(git ls-files 'internal/**/*.sh')
+
+tools: packages
+	@testdata/tools build/tools
+
+## generate: action.yml and the README's tables, from internal/config
+generate:
+	go generate ./...
+
+## fuzz: each fuzzer for FUZZTIME
+fuzz:
+	@testdata/fuzz $(FUZZTIME)
+
+## bench: what the parts take; -benchtime and the rest through BENCHFLAGS
+bench: guest
+	go test -run '^$$' -bench . $(BENCHFLAGS) ./...
+
+## faults: kill and interrupt runs at random moments
+faults: guest
+	E2E_REQUIRED=1 go test -tags faults -run TestFault -v -timeout 60m .
+
+## soak: one run after the other
+soak: guest
+	E2E_REQUIRED=1 go test -tags soak -run TestSoak -v -timeout 120m .
+
+clean:
+	rm -rf bin build

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/org/hurd-qemu-action/"
+
+// leaves may be imported by every package.
+var leaves = []string{"internal/platform", "internal/process", "internal/units"}
+
+// allowed says what else a package of ours imports of ours. A package under
+// another one may be imported by it and by nobody else. What is not listed
+// imports leaves only.
+var allowed = map[string][]string{
+	".": {"internal/actions", "internal/config", "internal/initproc", "internal/lifecycle"},
+	"internal/lifecycle": {
+		"internal/actions", "internal/config", "internal/console", "internal/guest", "internal/image",
+		"internal/provision", "internal/qemu", "internal/selftest",
+	},
+	"internal/provision": {"internal/ext2"},
+}
+
+// TestImports holds the structure that keeps the packages apart: one pass at
+// the top, domain packages that do not know each other, leaves below.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := ours(p.ImportPath)
+		seen[name] = true
+		for _, path := range p.Imports {
+			if !strings.HasPrefix(path, module) {
+				continue
+			}
+			dep := ours(path)
+			inside := strings.HasPrefix(dep, family(name)+"/")
+			if !inside && !slices.Contains(leaves, dep) && !slices.Contains(allowed[name], dep) {
+				t.Errorf("%s imports %s: the consumer declares an interface, or takes values, instead", name, dep)
+			}
+			if slices.Contains(leaves, name) {
+				t.Errorf("%s is a leaf and imports %s", name, dep)
+			}
+		}
+	}
+	for name, deps := range allowed {
+		for _, dep := range append(deps, name) {
+			if !seen[dep] {
+				t.Errorf("the table names %s, which is no package", dep)
+			}
+		}
+	}
+}
+
+func ours(path string) string {
+	if rest, ok := strings.CutPrefix(path, module); ok {
+		return rest
+	}
+	return "."
+}
+
+// family is the top package that a package lies under: internal/image for
+// internal/image/fetch.
+func family(name string) string {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) < 2 {
+		return name
+	}
+	return strings.Join(parts[:2], "/")
+}
+
+// TestEnvironmentIsReadAtTheTop holds that only main reads the environment and
+// only main exits.
+func TestEnvironmentIsReadAtTheTop(t *testing.T) {
+	out, err := exec.Command("git", "grep", "-nE", `os\.(Getenv|LookupEnv|Environ|Exit)\(`, "--", "*.go", ":!*_test.go", ":!main.go", ":!internal/process/process.go").Output()
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+		t.Fatal(err)
+	}
+	if len(out) > 0 {
+		t.Errorf("these lines belong into main:\n%s", out)
+	}
+}

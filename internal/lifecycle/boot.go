@@ -1,0 +1,222 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/provision"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+)
+
+// pace is what depends on how fast the guest runs.
+type pace struct {
+	boot    time.Duration // default of boot-timeout
+	first   time.Duration // until the first byte on a console that we know to be on
+	silence time.Duration // of the console while booting, and no SSH
+	deaf    time.Duration // of a running guest: no answer to keepalives
+}
+
+// paces were chosen from measured boots: a Hurd under TCG speaks within 1 s,
+// is silent for at most 6 s in a row and up in 13 s on two idle cores; a busy
+// runner with a Debian image takes up to 165 s.
+func paceOf(accel qemu.Accel) pace {
+	if accel == qemu.AccelKVM {
+		return pace{boot: 5 * time.Minute, first: 20 * time.Second, silence: 90 * time.Second, deaf: 30 * time.Second}
+	}
+	return pace{boot: 15 * time.Minute, first: time.Minute, silence: 4 * time.Minute, deaf: 90 * time.Second}
+}
+
+// retryable marks the end of a boot attempt after which another may help.
+type retryable struct{ failure *Error }
+
+func (e retryable) Error() string { return e.failure.Error() }
+func (e retryable) Unwrap() error { return e.failure }
+
+// The causes for which a boot attempt is given up.
+var (
+	errBootTimeout = errors.New("boot-timeout is over")
+	errNoByte      = errors.New("the machine stayed silent from its start")
+	errSilent      = errors.New("the machine went silent")
+)
+
+// findingError gives a boot attempt up because of what the console says.
+type findingError struct{ console.Finding }
+
+func (e findingError) Error() string { return e.Title + ": " + e.Line.Text }
+
+// boot starts machines until one of them answers over SSH.
+func (r *run) boot(ctx context.Context) (string, error) {
+	limit := r.config.BootTimeout
+	if limit == 0 {
+		limit = paceOf(r.accel.Accel).boot
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errBootTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		r.result.Attempts = attempt
+		err := r.attempt(ctx, attempt)
+		if err == nil {
+			break
+		}
+		var again retryable
+		if !errors.As(err, &again) || attempt == r.config.BootAttempts || ctx.Err() != nil {
+			return "", err
+		}
+		r.Log.Annotate(actions.Warning, "Booting again", fmt.Sprintf("attempt %d of %d failed: %s: %v", attempt, r.config.BootAttempts, again.failure.Title, again))
+	}
+	r.Log.Printf("%s", r.result.Uname)
+	return fmt.Sprintf("SSH after %s, attempt %d", actions.Seconds(r.result.Boot), r.result.Attempts), nil
+}
+
+// attempt boots one machine from a fresh overlay. When it fails, the machine
+// is gone before attempt returns.
+func (r *run) attempt(ctx context.Context, n int) error {
+	overlay, err := r.overlay(ctx, n)
+	if err != nil {
+		return err
+	}
+	m, err := qemu.Start(ctx, r.spec(overlay), qemu.StartOptions{
+		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
+		Log: io.MultiWriter(r.qemu, r.qemuTail),
+	})
+	if err != nil {
+		return r.startFailure(ctx, err)
+	}
+	r.started, r.machine = time.Now(), m
+	r.watchConsole(ctx, m)
+	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
+	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
+	err = r.reach(ctx, m)
+	if err == nil {
+		return nil
+	}
+	failure := r.bootFailure(ctx, err)
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
+	defer cancel()
+	return errors.Join(failure, m.Stop(stop))
+}
+
+// spec is the machine for one boot.
+func (r *run) spec(overlay string) qemu.Spec {
+	s := qemu.Spec{
+		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel, Forwards: []int{r.config.SSHPort},
+		NoSandbox: !r.features.Sandbox,
+		Disks: []qemu.Disk{{
+			Image: qemu.Image{Path: overlay, Format: "qcow2"},
+			Base:  &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)},
+		}},
+	}
+	if r.seed != "" {
+		s.Disks = append(s.Disks, qemu.Disk{Image: qemu.Image{Path: r.seed, Format: "raw"}, CDROM: true, ReadOnly: true})
+	}
+	return s
+}
+
+// watchConsole reads the serial console for as long as the machine lives.
+func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
+	out, _ := r.Log.Guest()
+	show := r.Log.Commands() // in a folded group of the log; a person at a terminal waits for SSH instead
+	c := console.New(m.Console(), console.Options{
+		Log: r.serial,
+		OnLine: func(l console.Line) {
+			if show && r.client == nil {
+				fmt.Fprintf(out, "    %s\n", actions.Printable(l.Text))
+			}
+		},
+	})
+	r.console = c
+	done := make(chan error, 1)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { done <- c.Run(ctx) }()
+	r.cleanup.push("reading the console to its end", func(limit context.Context) error {
+		defer cancel()
+		select {
+		case err := <-done:
+			return err
+		case <-limit.Done():
+			return context.Cause(limit)
+		}
+	})
+}
+
+// reach waits until a command has run in the guest, and gives up as soon as it
+// is clear that none will.
+func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
+	ctx, release := m.Context(ctx)
+	defer release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.watchBoot(ctx, cancel)
+	pinned := r.keys.pinned
+	if r.disk.manifest.Method == provision.MethodConsole {
+		keys, err := r.typeKeys(ctx)
+		if err != nil {
+			return err
+		}
+		pinned = keys
+	}
+	port, err := m.ForwardedPort(ctx, r.config.SSHPort)
+	if err != nil {
+		return err
+	}
+	client, err := guest.Dial(ctx, guest.Options{
+		Addr: fmt.Sprintf("127.0.0.1:%d", port), User: r.config.SSHUser,
+		Signer: r.keys.signer, HostKeys: pinned,
+		Emulated: r.accel.Accel == qemu.AccelTCG, Silence: paceOf(r.accel.Accel).deaf,
+	})
+	if err != nil {
+		return err
+	}
+	r.cleanup.push("closing the connection to the guest", func(context.Context) error { return client.Close() })
+	r.client = client
+	r.result.Boot = time.Since(r.started)
+	r.result.SSH = time.Since(r.started) // FIXME took
+	r.result.Uname = client.Uname()
+	return nil
+}
+
+// watchBoot ends a boot that cannot succeed any more.
+func (r *run) watchBoot(ctx context.Context, end context.CancelCauseFunc) {
+	p := paceOf(r.accel.Accel)
+	go func() {
+		if f, err := r.console.WaitFinding(ctx); err == nil {
+			end(findingError{f})
+		}
+	}()
+	if r.disk.manifest.Prepared == nil {
+		return // a silent console says nothing about a guest that does not use it
+	}
+	go func() {
+		timer := time.NewTimer(p.first)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if r.console.Bytes() == 0 {
+			end(errNoByte)
+			return
+		}
+		if r.console.WaitSilence(ctx, p.silence) == nil {
+			end(errSilent)
+		}
+	}()
+}
+
+// typeKeys logs in on the serial console and puts our key into the guest.
+func (r *run) typeKeys(ctx context.Context) ([]ssh.PublicKey, error) {
+	keys, err := provision.Dialogue{Console: r.console, User: r.config.SSHUser, Keys: []string{r.keys.login}}.Run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("logging in on the serial console: %w", err)
+	}
+	return keys, nil
+}

@@ -1,0 +1,208 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/image"
+	"github.com/org/hurd-qemu-action/internal/platform"
+	"github.com/org/hurd-qemu-action/internal/provision"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/selftest"
+)
+
+// disk is what is known of the guest's disk before it boots.
+type disk struct {
+	base     image.Base
+	manifest manifest
+}
+
+// manifest is kept with a prepared disk: everything that was found out about
+// the image, so that later runs need not look again.
+type manifest struct {
+	Guest    *provision.Guest `json:",omitempty"` // nil: no root file system was found
+	Why      string           // why not, then
+	Method   provision.Method
+	Reason   string
+	Prepared *provision.Prepared `json:",omitempty"` // nil unless Method is ext2
+}
+
+// obtainImage gets the image, finds out what is in it and prepares it.
+func (r *run) obtainImage(ctx context.Context) (string, error) {
+	src, err := image.ParseSource(r.config.Image)
+	if err != nil {
+		return "", fail(InputInvalid, "Invalid input", fmt.Errorf("image: %w", err))
+	}
+	store := &image.Store{
+		Dir:      r.storeDir(),
+		Embedded: map[string]func() (io.ReadCloser, int64, error){"selftest": openSelftest},
+		Client:   &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}},
+		Progress: r.progress(),
+	}
+	base, err := store.Obtain(ctx, src, image.Want{Arch: r.config.Arch})
+	if err != nil {
+		return "", fail(ImageFailed, "No image", err)
+	}
+	r.cleanup.push("releasing the image", func(context.Context) error { return base.Close() })
+	r.result.ImageDigest = base.Digest
+	r.Log.Printf("%s: %s, %s, %s", base.Origin, base.Format, base.VirtualSize.Human(), base.Verified)
+	if err := r.prepareImage(ctx, store, base); err != nil {
+		return "", err
+	}
+	if err := r.planMachine(base); err != nil {
+		return "", err
+	}
+	if err := r.makeKeys(); err != nil {
+		return "", err
+	}
+	return "", r.makeSeed()
+}
+
+func openSelftest() (io.ReadCloser, int64, error) {
+	f, info, err := selftest.Open()
+	return f, int64(info.Size), err
+}
+
+// prepareImage makes, or finds, the raw disk that is the same for every run.
+func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.Base) error {
+	key := fmt.Sprintf("provision-%d-%s-%s-%t", provision.Version, r.config.Provision, r.config.SSHUser, r.config.UserData+r.config.MetaData != "")
+	prepared, err := store.Prepare(ctx, base, key, func(ctx context.Context, raw string) ([]byte, error) {
+		m, err := r.prepareDisk(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(m)
+	})
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case err != nil:
+		return fail(ImageFailed, "The image cannot be prepared", err)
+	}
+	r.cleanup.push("releasing the prepared disk", func(context.Context) error { return prepared.Close() })
+	if err := json.Unmarshal(prepared.Manifest, &r.disk.manifest); err != nil {
+		return fail(Internal, "The image store is damaged", fmt.Errorf("reading the manifest of %s: %w", prepared.Path, err),
+			"Remove "+r.storeDir()+" and run again.")
+	}
+	r.disk.base = prepared.Base
+	m := r.disk.manifest
+	if m.Guest != nil {
+		r.Log.Printf("Guest: %s", m.Guest)
+	} else {
+		r.Log.Printf("Guest: unknown (%s)", m.Why)
+	}
+	r.Log.Printf("Login: %s (%s)", m.Method, m.Reason)
+	if prepared.Reused {
+		r.Log.Printf("The prepared disk was made by an earlier run.")
+	}
+	if m.Prepared != nil {
+		for _, w := range m.Prepared.Warnings {
+			r.Log.Annotate(actions.Warning, "Preparing the image", w)
+		}
+	}
+	return nil
+}
+
+// prepareDisk is run once for an image: it looks at a raw copy of it, decides
+// how to log in, and edits the copy.
+func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
+	var m manifest
+	g, err := provision.Inspect(ctx, raw, provision.Hints{})
+	if err == nil {
+		m.Guest = &g
+	} else {
+		if ctx.Err() != nil {
+			return m, context.Cause(ctx)
+		}
+		m.Why = err.Error()
+	}
+	facts := provision.Facts{Guest: g, InspectErr: err, HasUserData: r.config.UserData+r.config.MetaData != ""}
+	m.Method, m.Reason, err = provision.Choose(provision.Method(r.config.Provision), facts)
+	if err != nil {
+		return m, fail(InputInvalid, "The image cannot be provisioned", err)
+	}
+	if m.Method != provision.MethodExt2 {
+		return m, nil
+	}
+	p, err := provision.Prepare(ctx, raw, provision.Options{User: r.config.SSHUser, Console: true})
+	if err != nil {
+		var user *provision.NoUserError
+		if errors.As(err, &user) {
+			return m, fail(InputInvalid, "Invalid input", fmt.Errorf("ssh-user: %w", err))
+		}
+		return m, fail(ImageFailed, "The image cannot be prepared", err)
+	}
+	for _, c := range p.Changes {
+		r.Log.Printf("Prepared: %s", c)
+	}
+	m.Prepared = &p
+	return m, nil
+}
+
+// planMachine chooses the hardware and refuses what is known not to work.
+func (r *run) planMachine(base image.Base) error {
+	g := qemu.Guest{Family: platform.Unknown, Arch: r.config.Arch}
+	if found := r.disk.manifest.Guest; found != nil {
+		g.Family, g.Drivers = found.Family, found.Drivers
+		if found.NetDDE {
+			g.Drivers = platform.UserDrivers
+		}
+		if g.Arch == "" {
+			g.Arch = found.Arch
+		}
+		if found.Arch != "" && found.Arch != g.Arch {
+			return fail(InputInvalid, "Invalid input", fmt.Errorf("arch: %q: the image %s holds an %s system", g.Arch, base.Origin, found.Arch),
+				"Leave arch out, or name an image of that architecture.")
+		}
+	}
+	if g.Arch == "" {
+		g.Arch = platform.AMD64
+	}
+	c := r.config
+	r.hardware = qemu.Plan(g, qemu.Overrides{
+		Machine: c.Machine, CPUModel: c.CPUModel, DiskBus: c.DiskBus, NIC: c.NIC, CPUs: c.CPUs, Memory: c.Memory,
+	}, r.features)
+	host, err := qemu.HostMemory(os.DirFS("/"))
+	if err != nil {
+		r.Log.Printf("The memory of this host is not known: %v", err) // the check is left out
+	}
+	warnings, err := qemu.Check(qemu.Request{Guest: g, Hardware: r.hardware, Accel: r.accel.Accel, Features: r.features, Host: host})
+	for _, w := range warnings {
+		r.Log.Annotate(actions.Warning, "Machine", w.String())
+	}
+	if err != nil {
+		return fail(InputInvalid, "Invalid input", err)
+	}
+	h := r.hardware
+	r.Log.Printf("Machine: %s, %s, %d CPU, %s memory, disk on %s, network card %s", h.Machine, h.CPUModel, h.CPUs, h.Memory.Human(), h.DiskBus, h.NIC)
+	return nil
+}
+
+// overlay makes the throwaway disk of one boot attempt and puts the keys into it.
+func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
+	path := filepath.Join(r.dir, fmt.Sprintf("overlay-%d.qcow2", attempt))
+	store := &image.Store{Dir: r.storeDir()}
+	if err := store.CreateOverlay(ctx, r.disk.base, path, 0); err != nil {
+		return "", fail(Internal, "No overlay could be made", err)
+	}
+	if p := r.disk.manifest.Prepared; p != nil {
+		if err := provision.Fill(ctx, path, *p, provision.Keys{Authorized: []string{r.keys.login}, Host: r.keys.host}); err != nil {
+			return "", fail(Internal, "The keys could not be put into the disk", err)
+		}
+	}
+	return path, nil
+}
+
+// progress prints what the image store reports.
+func (r *run) progress() func(image.Report) {
+	return func(p image.Report) { r.Log.Printf("%s", strings.TrimSpace(p.String())) }
+}

@@ -1,0 +1,173 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/config"
+	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+)
+
+// tailLines is how many lines of the console a failure shows.
+const tailLines = 40
+
+// drainTime is how long the last console lines of a machine that has ended are waited for.
+const drainTime = 500 * time.Millisecond
+
+// startFailure explains a QEMU that did not come up.
+func (r *run) startFailure(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := fail(BootFailed, "QEMU did not start", err, "Look at what QEMU wrote, below and in "+r.result.QEMULog+".")
+	var exit *qemu.ExitError
+	if errors.As(err, &exit) {
+		e.Quote = lines(exit.Stderr)
+	}
+	return e
+}
+
+// bootFailure classifies why a booting guest was given up.
+func (r *run) bootFailure(ctx context.Context, err error) error {
+	if errors.As(context.Cause(ctx), new(Interrupt)) {
+		return context.Cause(ctx)
+	}
+	cause := console.Classify(r.evidence(err))
+	e := fail(BootFailed, cause.Title, fmt.Errorf("%s", cause.Detail), cause.Advice...)
+	e.Quote = cause.Quote
+	var exit *qemu.ExitError
+	if errors.As(err, &exit) || errors.Is(err, errNoByte) || errors.Is(err, errSilent) {
+		return retryable{e}
+	}
+	return e
+}
+
+// guestLost classifies why a running guest is gone.
+func (r *run) guestLost(cause error) error {
+	// QEMU's end and the connection's end arrive in any order; the former says more.
+	select {
+	case <-r.machine.Done():
+		cause = r.machine.Err()
+	case <-time.After(drainTime):
+	}
+	e := r.evidence(cause)
+	e.Ready = true
+	c := console.Classify(e)
+	failure := fail(GuestLost, c.Title, fmt.Errorf("%s", c.Detail), c.Advice...)
+	failure.Quote = c.Quote
+	return failure
+}
+
+// evidence is all that is known of the machine.
+func (r *run) evidence(err error) console.Evidence {
+	e := console.Evidence{
+		Findings: r.console.Findings(), Lines: r.console.Tail(-1), Bytes: r.console.Bytes(),
+		Waited: time.Since(r.started), Silence: time.Since(r.console.LastByte()),
+	}
+	var exit *qemu.ExitError
+	if errors.As(err, &exit) {
+		e.Exit = &console.Exit{Status: exit.Status, Text: strings.TrimPrefix(exit.Error(), "qemu ended: "), Stderr: exit.Stderr}
+	}
+	var dial *guest.DialError
+	if errors.As(err, &dial) {
+		e.SSH = console.SSH{Stage: console.Stage(dial.Stage), Attempts: dial.Attempts}
+		if dial.Last != nil {
+			e.SSH.Error = dial.Last.Error()
+		}
+	}
+	return e
+}
+
+// report says how the run ended: in the log, as an annotation, as outputs.
+func (r *run) report(err error) {
+	var e *Error
+	if errors.As(err, &e) {
+		r.reportFailure(e)
+	} else if err != nil {
+		r.Log.Annotate(actions.Error, "Internal error", err.Error())
+	}
+	res := r.result
+	switch res.Kind {
+	case Success:
+		r.Log.Printf("The script succeeded after %s.", actions.Seconds(res.Script))
+	case ScriptFailed:
+		r.Log.Annotate(actions.Error, "The script failed", fmt.Sprintf("exit status %d after %s", res.ExitCode, actions.Seconds(res.Script)))
+	case Signaled:
+		r.Log.Annotate(actions.Error, "The script was killed", fmt.Sprintf("by signal %s in the guest, after %s", signalName(res.ExitCode-128), actions.Seconds(res.Script)))
+	}
+	if err := r.setOutputs(); err != nil {
+		r.Log.Annotate(actions.Error, "The outputs are not complete", err.Error())
+	}
+}
+
+// reportFailure prints all that is known about a failure, and one annotation.
+func (r *run) reportFailure(e *Error) {
+	if e.Kind == InputInvalid {
+		for _, p := range separate(e.Err) {
+			r.Log.Annotate(actions.Error, e.Title, p.Error())
+		}
+		for _, a := range e.Advice {
+			r.Log.Printf("What to try: %s", a)
+		}
+		return
+	}
+	if r.console != nil && (e.Kind == BootFailed || e.Kind == GuestLost) {
+		r.showMachine()
+	}
+	if len(e.Quote) > 0 {
+		r.Log.Printf("What shows it:")
+		r.Log.Quote(e.Quote)
+	}
+	for _, a := range e.Advice {
+		r.Log.Printf("What to try: %s", a)
+	}
+	r.Log.Annotate(actions.Error, e.Title, e.Error())
+}
+
+// separate takes an error that holds several problems apart.
+func separate(err error) []error {
+	var problems config.Problems
+	if errors.As(err, &problems) {
+		errs := make([]error, len(problems))
+		for i, p := range problems {
+			errs[i] = p
+		}
+		return errs
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the shape of this very error is asked for
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// showMachine prints the end of the serial log and what QEMU wrote.
+func (r *run) showMachine() {
+	tail := r.console.Tail(tailLines)
+	text := make([]string, len(tail))
+	for i, l := range tail {
+		text[i] = l.Text
+	}
+	r.Log.Fold(fmt.Sprintf("The last %d lines of the serial console (all: %s)", len(text), r.result.SerialLog), text)
+	command := r.machine.Args()[0] + " " // the log begins with the command line, which is no message
+	stderr := slices.DeleteFunc(lines(r.qemuTail.String()), func(l string) bool { return strings.HasPrefix(l, command) })
+	if len(stderr) == 0 {
+		r.Log.Printf("QEMU wrote no message (%s).", r.result.QEMULog)
+		return
+	}
+	r.Log.Fold(fmt.Sprintf("What QEMU wrote (all: %s)", r.result.QEMULog), stderr)
+}
+
+func lines(text string) []string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}

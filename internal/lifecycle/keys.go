@@ -1,0 +1,73 @@
+package lifecycle
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/provision"
+)
+
+// keys are those of one run. Nothing is trusted on first use: whoever answers
+// at the forwarded port must have one of the pinned keys.
+type keys struct {
+	signer ssh.Signer         // ours
+	login  string             // the same as a line of authorized_keys
+	host   ed25519.PrivateKey // the guest's, when we put it there
+	pinned []ssh.PublicKey    // what the guest may show
+}
+
+// makeKeys makes what the user did not give.
+func (r *run) makeKeys() error {
+	k := keys{signer: r.config.PrivateKey, pinned: r.config.HostKeys}
+	if k.signer == nil {
+		_, signer, err := newKey()
+		if err != nil {
+			return err
+		}
+		k.signer = signer
+	}
+	k.login = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.signer.PublicKey()))) + " hurd-qemu-action"
+	switch r.disk.manifest.Method {
+	case provision.MethodExt2, provision.MethodNoCloud:
+		host, signer, err := newKey()
+		if err != nil {
+			return err
+		}
+		k.host, k.pinned = host, []ssh.PublicKey{signer.PublicKey()}
+	}
+	r.keys = k
+	return nil
+}
+
+func newKey() (ed25519.PrivateKey, ssh.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, fail(Internal, "No key could be made", fmt.Errorf("making an SSH key: %w", err))
+	}
+	signer, err := ssh.NewSignerFromSigner(key)
+	if err != nil {
+		return nil, nil, fail(Internal, "No key could be made", fmt.Errorf("making an SSH key: %w", err))
+	}
+	return key, signer, nil
+}
+
+// makeSeed writes the seed disk for a guest that runs cloud-init.
+func (r *run) makeSeed() error {
+	if r.disk.manifest.Method != provision.MethodNoCloud {
+		return nil
+	}
+	r.seed = filepath.Join(r.dir, "seed.iso")
+	err := provision.Seed(r.seed, provision.SeedData{
+		UserData: []byte(r.config.UserData), MetaData: []byte(r.config.MetaData), User: r.config.SSHUser,
+		AuthorizedKeys: []string{r.keys.login}, HostKey: r.keys.host,
+	})
+	if err != nil {
+		return fail(InputInvalid, "Invalid input", fmt.Errorf("user-data: %w", err))
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/config"
+	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/process"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+)
+
+// Host says where a run may keep things, and what it runs on.
+type Host struct {
+	Workspace string // absolute; the logs go to .hurd in it
+	Temp      string // for the run directory: overlay, monitor socket
+	Cache     string // image store, and what was found out about this host
+	KVM       string // the device; /dev/kvm
+	QEMU      string // binary; empty: qemu-system-x86_64 of PATH
+	Version   string // of this program
+	Progress  bool   // a person watches a terminal
+}
+
+// Request is one run.
+type Request struct {
+	Inputs config.Inputs
+	Host   Host
+	Log    *actions.Log
+}
+
+// Result is how a run ended and what is known of it.
+type Result struct {
+	Kind        Kind
+	ExitCode    int
+	Accel       string
+	AccelReason string
+	Boot        time.Duration // start of QEMU until a command had run over SSH; 0: it never did
+	SSH         time.Duration // of which the connection that succeeded
+	Script      time.Duration // 0: the script did not run
+	Attempts    int           // machines booted
+	Uname       string        // of the guest, from the guest
+	ImageDigest string
+	SerialLog   string // relative to the workspace; empty: there is none
+	QEMULog     string
+}
+
+// run is the state of the one pass: what its steps found and made so far.
+type run struct {
+	Request
+	config  config.Config
+	cleanup cleanup
+	result  Result
+
+	logs   *logs
+	serial *os.File
+	qemu   *os.File
+	dir    string // run directory, private
+
+	features *qemu.Features
+	accel    qemu.Decision
+	disk     disk
+	hardware qemu.Hardware
+	keys     keys
+	seed     string // path of the NoCloud seed; empty: there is none
+
+	qemuTail *process.Tail // the end of what QEMU wrote
+	started  time.Time     // of the machine
+	machine  *qemu.Machine
+	console  *console.Console
+	client   *guest.Client
+}
+
+// Run makes the one pass. It never fails without saying so in the log and in
+// the Result, and leaves nothing behind but the logs, also when ctx ends; the
+// cause of that end should be an Interrupt.
+func Run(ctx context.Context, req Request) Result {
+	r := &run{Request: req, qemuTail: &process.Tail{Limit: 8 << 10}}
+	err := r.pass(ctx)
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = fail(Canceled, "Canceled", cause)
+	}
+	r.conclude(err)
+	r.report(err)
+	if err := r.cleanup.run(ctx); err != nil {
+		r.Log.Annotate(actions.Warning, "Cleaning up was not complete", err.Error())
+	}
+	return r.result
+}
+
+// pass goes through the steps in order.
+func (r *run) pass(ctx context.Context) error {
+	cfg, err := config.Parse(r.Inputs, nil)
+	if err != nil {
+		return fail(InputInvalid, "Invalid input", err)
+	}
+	r.config = cfg
+	steps := []struct {
+		title string
+		do    func(context.Context) (note string, err error)
+	}{
+		{"Accelerator", r.chooseAccel},
+		{"Image", r.obtainImage},
+		{"Boot", r.boot},
+	}
+	if err := r.begin(); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		end := r.Log.Group(s.title)
+		note, err := s.do(ctx)
+		end(note)
+		if err != nil {
+			return err
+		}
+	}
+	return r.runScript(ctx)
+}
+
+// begin makes the directories and logs of the run.
+func (r *run) begin() error {
+	dir, err := os.MkdirTemp(r.Host.Temp, "hurd-qemu-action-")
+	if err != nil {
+		return fail(Internal, "No run directory", fmt.Errorf("making the run directory: %w", err),
+			"Make sure that "+r.Host.Temp+" can be written and has space.")
+	}
+	r.dir = dir
+	r.cleanup.push("removing the run directory", func(context.Context) error { return os.RemoveAll(dir) })
+	r.logs, err = newLogs(r.Host.Workspace)
+	if err != nil {
+		return fail(Internal, "No place for the logs", err, "Make sure that the workspace "+r.Host.Workspace+" exists and can be written.")
+	}
+	if r.serial, err = r.log("serial.log"); err != nil {
+		return err
+	}
+	r.result.SerialLog = r.logs.path("serial.log")
+	if r.qemu, err = r.log("qemu.log"); err != nil {
+		return err
+	}
+	r.result.QEMULog = r.logs.path("qemu.log")
+	return nil
+}
+
+func (r *run) log(name string) (*os.File, error) {
+	f, err := r.logs.create(name)
+	if err != nil {
+		return nil, fail(Internal, "No place for the logs", err)
+	}
+	r.cleanup.push("closing "+name, func(context.Context) error { return f.Close() })
+	return f, nil
+}
+
+// storeDir is the image store.
+func (r *run) storeDir() string { return filepath.Join(r.Host.Cache, "images") }
+
+// stateDir keeps what was found out about this host.
+func (r *run) stateDir() string { return filepath.Join(r.Host.Cache, "host") }
+
+// chooseAccel asks QEMU what it can do, and KVM whether it works.
+func (r *run) chooseAccel(ctx context.Context) (string, error) {
+	binary := r.Host.QEMU
+	if binary == "" {
+		binary = qemu.DefaultBinary
+	}
+	features, err := qemu.Probe(ctx, binary, r.stateDir())
+	if err != nil {
+		return "", fail(Internal, "QEMU cannot be used", err, "Install QEMU for x86 (Debian: qemu-system-x86 and qemu-utils).")
+	}
+	r.features = features
+	r.accel, err = qemu.ChooseAccel(ctx, qemu.AccelOptions{
+		Want: qemu.Accel(r.config.Accel), Device: r.Host.KVM, Features: features, CacheDir: r.stateDir(),
+	})
+	if err != nil {
+		return "", fail(InputInvalid, "KVM cannot be used", err)
+	}
+	r.result.Accel, r.result.AccelReason = string(r.accel.Accel), r.accel.Reason
+	r.Log.Printf("QEMU %s, accelerator %s: %s", features.Version, r.accel.Accel, r.accel.Reason)
+	if r.accel.Warning {
+		r.Log.Annotate(actions.Warning, "KVM does not work here", r.accel.Reason+"; the guest is emulated (TCG), several times slower")
+	}
+	return string(r.accel.Accel), nil
+}
+
+// conclude turns the error of the pass into the Result.
+func (r *run) conclude(err error) {
+	if r.result.Kind != "" && err == nil {
+		return // the script came to an end of its own
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		e = fail(Internal, "Internal error", err)
+	}
+	r.result.Kind = e.Kind
+	r.result.ExitCode = statusOf(e.Kind, err)
+}

@@ -1,0 +1,159 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/guest"
+)
+
+// timeoutError is why a script was stopped.
+type timeoutError struct {
+	input string
+	limit time.Duration
+}
+
+func (e timeoutError) Error() string {
+	if e.input == "idle-timeout" {
+		return fmt.Sprintf("the script printed nothing for %s (idle-timeout)", e.limit)
+	}
+	return fmt.Sprintf("the script ran longer than %s (timeout)", e.limit)
+}
+
+// runScript runs the user's script and turns its end into the Result.
+func (r *run) runScript(ctx context.Context) error {
+	r.setClock(ctx)
+	end := r.Log.Group("Script")
+	r.Log.Quote(strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
+	end("")
+	ctx, release := r.machine.Context(ctx)
+	defer release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.watchGuest(ctx, cancel)
+	stdout, stderr := r.Log.Guest()
+	if limit := r.config.IdleTimeout; limit > 0 {
+		idle := newIdleTimer(limit, func() { cancel(timeoutError{"idle-timeout", limit}) })
+		defer idle.stop()
+		stdout, stderr = idle.writer(stdout), idle.writer(stderr)
+	}
+	if limit := r.config.Timeout; limit > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, limit, timeoutError{"timeout", limit})
+		defer stop()
+	}
+	start := time.Now()
+	res, err := r.client.RunScript(ctx, guest.Script{
+		Text: r.config.Script, Shell: r.config.Shell, Dir: r.config.WorkingDirectory,
+	}, stdout, stderr)
+	r.result.Script = time.Since(start)
+	if err != nil {
+		return r.scriptFailure(ctx, err)
+	}
+	r.result.Kind, r.result.ExitCode = scriptEnd(res.Status, res.Signal)
+	return nil
+}
+
+// setClock gives the guest our time: an emulated machine drifts while it
+// boots, a restored one has the time of its saving, and make minds either.
+func (r *run) setClock(ctx context.Context) {
+	skew, err := r.client.SetClock(ctx, time.Now())
+	switch {
+	case err != nil:
+		r.Log.Annotate(actions.Warning, "The guest's clock was not set", err.Error())
+	case skew.Abs() >= 2*time.Second:
+		r.Log.Printf("The guest's clock was off by %s and has been set.", skew.Round(time.Second))
+	}
+}
+
+// confirmTime bounds the question to a guest whose console looks dead.
+const confirmTime = 2 * time.Second
+
+// watchGuest ends the script's context when the guest is lost. A console can
+// print anything, so a panic there only counts when the guest no longer
+// answers over SSH either.
+func (r *run) watchGuest(ctx context.Context, lost context.CancelCauseFunc) {
+	go func() {
+		select {
+		case <-r.client.Lost():
+			lost(r.client.Err())
+		case <-ctx.Done():
+		}
+	}()
+	go func() {
+		f, err := r.console.WaitFinding(ctx)
+		if err != nil {
+			return
+		}
+		ask, cancel := context.WithTimeout(ctx, confirmTime)
+		defer cancel()
+		if err := r.client.Alive(ask); err == nil {
+			r.Log.Annotate(actions.Warning, f.Title, fmt.Sprintf("the console says %q, but the guest still answers", f.Line.Text))
+			return
+		}
+		lost(findingError{f})
+	}()
+}
+
+// scriptFailure explains why the script did not come to an end of its own.
+func (r *run) scriptFailure(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	var timeout timeoutError
+	var missing *guest.DirError
+	var shell *guest.ShellError
+	switch {
+	case errors.As(cause, &timeout):
+		return fail(Timeout, "Timeout", timeout, "Raise or remove "+timeout.input+", or see above what the script was doing.")
+	case errors.As(cause, new(Interrupt)):
+		return fail(Canceled, "Canceled", cause)
+	case errors.As(err, &missing):
+		return fail(InputInvalid, "Invalid input", fmt.Errorf("working-directory: %w", err), "Create the directory in the script, or name one that exists in the guest.")
+	case errors.As(err, &shell):
+		return fail(InputInvalid, "Invalid input", fmt.Errorf("shell: %w", err), "Name a shell that is installed in the guest.")
+	case cause != nil || errors.Is(err, guest.ErrLost):
+		if cause == nil {
+			cause = err
+		}
+		return r.guestLost(cause)
+	}
+	return fail(Internal, "The script could not be run", err)
+}
+
+// idleTimer fires when nothing was written for a time.
+type idleTimer struct {
+	limit time.Duration
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+func newIdleTimer(limit time.Duration, fire func()) *idleTimer {
+	return &idleTimer{limit: limit, timer: time.AfterFunc(limit, fire)}
+}
+
+func (t *idleTimer) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer.Stop()
+}
+
+func (t *idleTimer) writer(w io.Writer) io.Writer { return idleWriter{t, w} }
+
+type idleWriter struct {
+	t *idleTimer
+	w io.Writer
+}
+
+func (w idleWriter) Write(p []byte) (int, error) {
+	w.t.mu.Lock()
+	if w.t.timer.Stop() { // once fired, it stays fired
+		w.t.timer.Reset(w.t.limit)
+	}
+	w.t.mu.Unlock()
+	return w.w.Write(p)
+}

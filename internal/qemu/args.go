@@ -143,5 +143,5 @@ func (s Spec) networkArgs(a *args) {
 	}
 	// Without an option ROM the firmware has no network to boot from: faster,
 	// and one thing less that must be equal where a saved machine is loaded.
-	a.add("-netdev", netdev, "-device", escape(s.NIC)+",netdev=net,romfile=,mac=52:54:00:12:34:56")
+	a.add("-netdev", netdev, "-device", nicModel(s.NIC)+",netdev=net,romfile=,mac=52:54:00:12:34:56")
 }

@@ -33,17 +33,20 @@ const (
 	BusNVMe   = "nvme"
 )
 
-// busDevices names the QEMU devices of a bus: the drive, and the controller
-// where the machine has none.
-type busDevices struct{ drive, controller string }
+// busDevices names the QEMU devices of a bus.
+type busDevices struct {
+	drive      string // the model of a drive
+	controller string // the model to add, where the machine has none of its own
+	place      string // where the n-th drive goes on that controller, a format for n; "" leaves it to QEMU
+}
 
 // bus is what QEMU calls the devices of a disk bus.
 func bus(name string) (busDevices, bool) {
 	b, ok := map[string]busDevices{
 		BusIDE:    {drive: "ide-hd"},
-		BusAHCI:   {drive: "ide-hd", controller: "ich9-ahci"},
+		BusAHCI:   {"ide-hd", "ich9-ahci", ",bus=ahci.%d"},
 		BusVirtio: {drive: "virtio-blk-pci"},
-		BusSCSI:   {drive: "scsi-hd", controller: "lsi53c895a"},
+		BusSCSI:   {"scsi-hd", "lsi53c895a", ",bus=scsi.0,scsi-id=%d"},
 		BusNVMe:   {drive: "nvme"},
 	}[name]
 	return b, ok
@@ -55,55 +58,45 @@ type placedDisk struct {
 	id         string // "disk0"; the prefix of its block nodes' names
 	device     string // with its place on the bus
 	controller string // a controller to be added before, if any
-	bootIndex  int    // -1 for none
+	bootIndex  int
 }
 
 // layout gives every disk its place, in order. The machine's own controller
-// is shared between its disks and the CD drives.
+// is shared between its disks and the optical drives.
 func layout(machine, diskBus string, disks []Disk) []placedDisk {
 	kind := machineKind(machine)
+	devices, _ := bus(diskBus)
 	var placed []placedDisk
-	var builtin, added int // drives on the machine's own controller, and on one that we add
-	boot := 0
+	var builtin, added int // drives on the machine's own controller, and on one that is added
 	for i, d := range disks {
-		p := placedDisk{Disk: d, id: fmt.Sprintf("disk%d", i), bootIndex: boot}
-		boot++
-		devices, _ := bus(diskBus)
+		p := placedDisk{Disk: d, id: fmt.Sprintf("disk%d", i), device: devices.drive, bootIndex: i}
 		switch {
 		case d.CDROM:
-			p.id = fmt.Sprintf("cdrom%d", i)
-			p.ReadOnly = true
-			p.device = "ide-cd," + builtinPort(kind, builtin)
+			p.id, p.device, p.ReadOnly = fmt.Sprintf("cdrom%d", i), "ide-cd"+builtinPlace(kind, builtin), true
 			builtin++
-		case diskBus == BusIDE, diskBus == BusAHCI && kind == kindQ35:
-			p.device = devices.drive + "," + builtinPort(kind, builtin)
+		case diskBus == busOn(kind, ""):
+			p.device += builtinPlace(kind, builtin)
 			builtin++
-		case diskBus == BusAHCI:
-			p.device = fmt.Sprintf("%s,bus=ahci.%d", devices.drive, added)
-		case diskBus == BusSCSI:
-			p.device = fmt.Sprintf("%s,bus=scsi.0,scsi-id=%d", devices.drive, added)
-		case diskBus == BusNVMe:
-			p.device = fmt.Sprintf("%s,serial=%s", devices.drive, p.id)
-		default:
-			p.device = devices.drive
-		}
-		if !d.CDROM && devices.controller != "" && !(diskBus == BusAHCI && kind == kindQ35) {
+		case devices.place != "":
 			if added == 0 {
 				p.controller = devices.controller + ",id=" + diskBus
 			}
+			p.device += fmt.Sprintf(devices.place, added)
 			added++
+		case diskBus == BusNVMe:
+			p.device += ",serial=" + p.id // it insists on one
 		}
 		placed = append(placed, p)
 	}
 	return placed
 }
 
-// builtinPort is the n-th place on a machine's own controller.
-func builtinPort(kind string, n int) string {
+// builtinPlace is the n-th place on a machine's own controller.
+func builtinPlace(kind string, n int) string {
 	if kind == kindQ35 {
-		return fmt.Sprintf("bus=ide.%d", n)
+		return fmt.Sprintf(",bus=ide.%d", n)
 	}
-	return fmt.Sprintf("bus=ide.%d,unit=%d", n/2, n%2)
+	return fmt.Sprintf(",bus=ide.%d,unit=%d", n/2, n%2)
 }
 
 func (p placedDisk) args(a *args) {

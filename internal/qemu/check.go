@@ -3,6 +3,7 @@ package qemu
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -152,8 +153,8 @@ func (q Request) featureFindings(f *Features) []finding {
 	} else if !f.HasCPU(h.CPUModel) {
 		unknown("cpu-model", "processor model", f.CPUModels)
 	}
-	if h.NIC != NoNIC && !f.HasDevice(h.NIC) {
-		unknown("nic", "network card", f.Devices)
+	if known := f.knownNICs(); h.NIC != NoNIC && !slices.Contains(known, h.NIC) {
+		unknown("nic", "network card", known)
 	}
 	found = append(found, q.busFindings(f)...)
 	if (q.Accel == AccelKVM && !f.KVM) || (q.Accel == AccelTCG && !f.TCG) {

@@ -32,7 +32,7 @@ type MachineType struct {
 
 // HasMachine tells whether -machine takes a name.
 func (f *Features) HasMachine(name string) bool {
-	return slices.ContainsFunc(f.Machines, func(m MachineType) bool { return m.Name == name || m.Alias == name })
+	return slices.ContainsFunc(f.Machines, func(m MachineType) bool { return m.Name == name || m.Alias != "" && m.Alias == name })
 }
 
 // HasDevice tells whether -device takes a model's name.

@@ -44,8 +44,9 @@ type Machine struct {
 
 	mu        sync.Mutex
 	phase     Phase
-	announced ExitReason // from the monitor
-	wanted    bool       // Stop was called
+	changed   chan struct{} // closed, and replaced, when phase changes
+	announced ExitReason    // from the monitor
+	wanted    bool          // Stop was called
 	exit      *ExitError
 	fault     *FaultError
 
@@ -77,6 +78,7 @@ func newMachine(s Spec, o StartOptions) *Machine {
 		done:       make(chan struct{}),
 		faulted:    make(chan struct{}),
 		phase:      PhaseCold,
+		changed:    make(chan struct{}),
 	}
 	if s.Incoming != "" {
 		m.phase = PhaseIncoming
@@ -121,6 +123,40 @@ func (m *Machine) Phase() Phase {
 	return m.phase
 }
 
+// WaitPhase waits until the machine is in a phase, which it may have left
+// again by the time of the return. The error is the machine's when it ended,
+// or stands still for a fault, and the context's otherwise.
+func (m *Machine) WaitPhase(ctx context.Context, want Phase) error {
+	for {
+		m.mu.Lock()
+		phase, changed, exit, fault := m.phase, m.changed, m.exit, m.fault
+		m.mu.Unlock()
+		switch {
+		case phase == want:
+			return nil
+		case exit != nil:
+			return fmt.Errorf("waiting for the machine to be %s: %w", want, exit)
+		case fault != nil:
+			return fmt.Errorf("waiting for the machine to be %s: %w", want, fault)
+		}
+		select {
+		case <-changed:
+		case <-m.faulted:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the machine to be %s, it is %s: %w", want, phase, context.Cause(ctx))
+		}
+	}
+}
+
+// enter changes the phase; the machine is locked.
+func (m *Machine) enter(p Phase) {
+	if m.phase != p {
+		m.phase = p
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+}
+
 // Context gives a context that also ends when the machine does, or when it
 // stands still for a *FaultError, with that as its cause. The function
 // releases it, as every context's.
@@ -162,13 +198,13 @@ func (m *Machine) note(e qmp.Event) {
 	defer m.mu.Unlock()
 	switch e.Name {
 	case "RESUME":
-		m.phase = PhaseRunning
+		m.enter(PhaseRunning)
 	case "STOP":
 		if m.phase != PhaseStopping {
-			m.phase = PhasePaused
+			m.enter(PhasePaused)
 		}
 	case "SHUTDOWN":
-		m.phase = PhaseStopping
+		m.enter(PhaseStopping)
 		m.announced = shutdownReason(e.Data)
 	case "GUEST_PANICKED":
 		m.announced = ExitGuestPanic
@@ -204,9 +240,9 @@ func (m *Machine) setInitial(status string) {
 	}
 	switch status {
 	case "running":
-		m.phase = PhaseRunning
-	case "paused":
-		m.phase = PhasePaused
+		m.enter(PhaseRunning)
+	case "paused", "prelaunch":
+		m.enter(PhasePaused)
 	}
 }
 
@@ -227,7 +263,7 @@ func (m *Machine) ended() {
 	stderr := m.transcript.tail()
 	m.mu.Lock()
 	m.exit = newExitError(m.cmd.ProcessState, m.announced, m.wanted, stderr)
-	m.phase = PhaseExited
+	m.enter(PhaseExited)
 	m.mu.Unlock()
 	close(m.done)
 }

@@ -39,15 +39,20 @@ type payloadFailure struct {
 // runPayload boots the payload instead of a firmware; nil means that it has
 // run and was content.
 func runPayload(ctx context.Context, o AccelOptions, accel Accel, access Access) *payloadFailure {
+	return runFirmware(ctx, o, accel, access, payload())
+}
+
+// runFirmware boots code, which ends where a firmware image ends.
+func runFirmware(ctx context.Context, o AccelOptions, accel Accel, access Access, code []byte) *payloadFailure {
 	errLate := errors.New("the payload did not end")
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, errLate)
 	defer cancel()
-	image := bytes.Repeat([]byte{0xff}, firmwareSize-len(payload()))
+	image := bytes.Repeat([]byte{0xff}, firmwareSize-len(code))
 	spec := Spec{
-		Name:      "kvm-probe",
+		Name:      "probe",
 		Hardware:  Hardware{Machine: o.Features.Versioned("pc"), CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB},
 		Accel:     accel,
-		Firmware:  Blob{Data: append(image, payload()...)},
+		Firmware:  Blob{Data: append(image, code...)},
 		DebugExit: true,
 	}
 	var files inheritance

@@ -25,15 +25,6 @@ type rule struct {
 	message string // why, and what to choose instead
 }
 
-// Families of device names.
-func virtioNICs() []string {
-	return []string{"virtio", "virtio-net", "virtio-net-pci", "virtio-net-pci-non-transitional", "virtio-net-pci-transitional"}
-}
-
-func e1000NICs() []string {
-	return []string{"e1000", "e1000-82540em", "e1000-82544gc", "e1000-82545em", "e1000e"}
-}
-
 // rules are what people, and our own measurements, found out the hard way.
 func rules() []rule {
 	hurd := Guest{Family: platform.Hurd}
@@ -45,12 +36,11 @@ func rules() []rule {
 			message: "the Hurd has no virtio disk driver and would find no root file system: use ahci (machine q35) or ide (machine pc)"},
 		{guest: hurd, buses: []string{BusSCSI, BusNVMe}, refuse: true, input: "disk-bus",
 			message: "the Hurd finds no disk there and its boot stops: use ahci (machine q35) or ide (machine pc)"},
-		{guest: hurd, nics: virtioNICs(), refuse: true, input: "nic",
+		{guest: hurd, nics: nicsOf(nicVirtio), refuse: true, input: "nic",
 			message: "the Hurd has no virtio network driver: use e1000 where netdde runs (Debian), else rtl8139"},
-		{guest: kernel, nics: e1000NICs(), refuse: true, input: "nic",
+		{guest: kernel, nics: nicsOf(nicE1000), refuse: true, input: "nic",
 			message: "GNU Mach's own drivers do not know this card, so there would be no network: use rtl8139, ne2k_pci, pcnet or tulip"},
-		{guest: hurd, nics: []string{"i82557a", "i82557b", "i82557c", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82550", "i82551", "i82562", "i82801"},
-			refuse: true, input: "nic",
+		{guest: hurd, nics: nicsOf(nicI8255x), refuse: true, input: "nic",
 			message: "a card of the i8255x family hangs the Hurd's boot: use e1000 where netdde runs (Debian), else rtl8139"},
 		{guest: amd64User, kinds: []string{kindPC}, memoryFrom: 3584 * units.MiB, refuse: true, input: "memory",
 			message: "with 3584M or more on an i440FX machine (pc) the root file system cannot be mounted (\"ext2fs: part:1:device:wd0: Input/output error\"): use machine q35, or at most 3583M"},
@@ -64,6 +54,8 @@ func rules() []rule {
 			message: "the Hurd's kernels use one processor, and some hang with more: use 1"},
 		{guest: hurd, kinds: []string{kindPC, kindQ35}, noHPET: true, refuse: true, input: "machine",
 			message: "GNU Mach panics without the HPET: leave it on"},
+		{kinds: []string{kindOther}, refuse: true, input: "machine",
+			message: "only machines of the families pc and q35 are built here: use one of them"},
 		{kinds: []string{kindQ35}, buses: []string{BusIDE}, refuse: true, input: "disk-bus",
 			message: "machine q35 has no IDE controller: use ahci, or machine pc"},
 	}

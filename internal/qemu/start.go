@@ -19,6 +19,9 @@ import (
 // SocketName is the file in the run directory where the monitor for tools listens.
 const SocketName = "qmp.sock"
 
+// maxSocketPath is the longest path that a Unix socket can have (unix(7)).
+const maxSocketPath = 107
+
 // readyTimeout is how long QEMU may take until its monitor answers.
 const readyTimeout = 10 * time.Second
 
@@ -77,34 +80,34 @@ func Start(ctx context.Context, s Spec, o StartOptions) (*Machine, error) {
 }
 
 // launch makes the process and all that it is tied to.
-func launch(ctx context.Context, s Spec, o StartOptions) (m *Machine, err error) {
-	m = newMachine(s, o)
+func launch(ctx context.Context, s Spec, o StartOptions) (*Machine, error) {
+	m := newMachine(s, o)
+	if err := m.launch(ctx, s, o); err != nil {
+		m.release()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Machine) launch(ctx context.Context, s Spec, o StartOptions) error {
 	var files inheritance
 	defer files.close() // QEMU has its own by then
-	defer func() {
-		if err != nil {
-			m.release()
-		}
-	}()
 	if err := m.channels(&s, o, &files); err != nil {
-		return nil, err
+		return err
 	}
 	// The machine outlives ctx, which is only for starting it.
 	cmd, err := o.command(context.WithoutCancel(ctx), s, &files)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	cmd.Stdout, cmd.Stderr = m.transcript, m.transcript
 	m.cmd = cmd
 	if o.Log != nil {
 		if _, err := fmt.Fprintf(o.Log, "%s\n", quote(cmd.Args)); err != nil {
-			return nil, fmt.Errorf("writing QEMU's log: %w", err)
+			return fmt.Errorf("writing QEMU's log: %w", err)
 		}
 	}
-	if err := m.own(); err != nil {
-		return nil, err
-	}
-	return m, nil
+	return m.own()
 }
 
 // channels makes the sockets between QEMU, us and the tools.
@@ -148,6 +151,10 @@ func connection(name string, files *inheritance) (net.Conn, int, error) {
 // listen makes the tools' socket, for this user only, and returns it as a
 // file; QEMU could not make it itself in a directory that is not its own.
 func listen(path string) (*os.File, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("making the monitor's socket: the path %s has %d bytes, and a socket's at most %d: use a run directory with a shorter name",
+			path, len(path), maxSocketPath)
+	}
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("making the monitor's socket: %w", err)

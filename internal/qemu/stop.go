@@ -41,31 +41,41 @@ func (m *Machine) end(ctx context.Context) error {
 	m.mu.Lock()
 	if m.exit == nil {
 		m.wanted = true
-		m.phase = PhaseStopping
+		m.enter(PhaseStopping)
 	}
 	m.mu.Unlock()
 	var failed []error
-	for _, try := range []struct {
-		what  string
-		limit time.Duration
-		do    func(context.Context) error
-		ctx   context.Context
-	}{
-		{"asking QEMU to quit", quitTime, m.quit, ctx},
-		{"sending QEMU SIGTERM", termTime, m.signal(syscall.SIGTERM), ctx},
-		{"killing QEMU", killTime, m.signal(syscall.SIGKILL), context.WithoutCancel(ctx)},
-	} {
+	for _, try := range m.tries(ctx) {
 		if m.hasEnded() {
 			break
 		}
 		if try.ctx.Err() != nil {
-			continue
+			continue // no patience left
 		}
-		if err := m.attempt(try.ctx, try.limit, try.do); err != nil {
+		if err := m.attempt(try); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", try.what, err))
 		}
 	}
 	return errors.Join(failed...)
+}
+
+// try is one way of making QEMU end.
+type try struct {
+	what  string
+	limit time.Duration
+	do    func(context.Context) error
+	ctx   context.Context // not stored: the list lives as long as the call
+}
+
+// tries are the ways in order; the last does not depend on anyone's patience.
+func (m *Machine) tries(ctx context.Context) []try {
+	var list []try
+	if m.monitor != nil {
+		list = append(list, try{"asking QEMU to quit", quitTime, m.quit, ctx})
+	}
+	return append(list,
+		try{"sending QEMU SIGTERM", termTime, m.signal(syscall.SIGTERM), ctx},
+		try{"killing QEMU", killTime, m.signal(syscall.SIGKILL), context.WithoutCancel(ctx)})
 }
 
 func (m *Machine) hasEnded() bool {
@@ -78,10 +88,10 @@ func (m *Machine) hasEnded() bool {
 }
 
 // attempt does one thing and waits for the end that it should bring.
-func (m *Machine) attempt(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %v", limit))
+func (m *Machine) attempt(t try) error {
+	ctx, cancel := context.WithTimeoutCause(t.ctx, t.limit, fmt.Errorf("it did not end within %v", t.limit))
 	defer cancel()
-	if err := do(ctx); err != nil && !m.hasEnded() {
+	if err := t.do(ctx); err != nil && !m.hasEnded() {
 		return err
 	}
 	select {
@@ -93,13 +103,7 @@ func (m *Machine) attempt(ctx context.Context, limit time.Duration, do func(cont
 }
 
 func (m *Machine) quit(ctx context.Context) error {
-	m.mu.Lock()
-	monitor := m.monitor
-	m.mu.Unlock()
-	if monitor == nil {
-		return errors.New("it has no monitor yet")
-	}
-	return monitor.Execute(ctx, "quit", nil, nil)
+	return m.monitor.Execute(ctx, "quit", nil, nil)
 }
 
 func (m *Machine) signal(s syscall.Signal) func(context.Context) error {

@@ -21,7 +21,7 @@ func Nobody() User { return User{nobody, nobody} }
 type Access struct {
 	Groups []uint32 // supplementary groups to have
 	Open   string   // a device to be opened by us and passed on
-	Late   bool     // start as root; QEMU changes its user after opening the device
+	Late   bool     // start as root; QEMU changes its user after opening the device, and then no longer dies with us
 }
 
 // identity tells how QEMU becomes its user: started with a credential, or by

@@ -240,4 +240,3 @@ func versionText() string {
 	}
 	return "(unknown version)"
 }
-

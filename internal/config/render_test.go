@@ -70,7 +70,7 @@ func compare(t *testing.T, file string, want []byte) {
 	if !*update {
 		t.Fatalf("%s is out of date; run go test ./internal/config -update\n%s", file, cmp.Diff(string(got), string(want)))
 	}
-	if err := os.WriteFile(file, want, 0o644); err != nil { //nolint:gosec // a public document
+	if err := os.WriteFile(file, want, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -178,7 +178,7 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	r.cleanup.push("closing the connection to the guest", func(context.Context) error { return client.Close() })
 	r.client = client
 	r.result.Boot = time.Since(r.started)
-	r.result.SSH = time.Since(r.started) // FIXME took
+	r.result.SSH = client.Took()
 	r.result.Uname = client.Uname()
 	return nil
 }

@@ -141,7 +141,7 @@ func separate(err error) []error {
 		}
 		return errs
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the shape of this very error is asked for
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return joined.Unwrap()
 	}
 	return []error{err}

@@ -123,6 +123,7 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		if ctx.Err() != nil {
 			return m, context.Cause(ctx)
 		}
+		err = errors.New(strings.ReplaceAll(err.Error(), raw, "the image")) // the copy's name says nothing
 		m.Why = err.Error()
 	}
 	facts := provision.Facts{Guest: g, InspectErr: err, HasUserData: r.config.UserData+r.config.MetaData != ""}

@@ -116,7 +116,8 @@ func (b *Batch) writeFile(name string, data []byte, attr Attr) error {
 	return nil
 }
 
-// SetAttr changes owner and permissions of a file or directory that exists.
+// SetAttr changes owner and permissions of a file or directory that existed
+// before the batch.
 func (b *Batch) SetAttr(name string, attr Attr) error {
 	_, p, err := b.locate(name)
 	if err == nil && len(p.missing) > 0 {
@@ -205,8 +206,11 @@ func checkPath(name string) error {
 // quote writes a checked path as debugfs' command lines want it.
 func quote(name string) string { return `"` + name + `"` }
 
+// do requests something about an absolute path, said as "/./path": debugfs
+// takes what is before the last slash for the directory, and would take
+// nothing at all for the current one.
 func (b *Batch) do(format, name string) {
-	b.requests = append(b.requests, request{line: strings.Replace(format, "%q", quote(name), 1)})
+	b.requests = append(b.requests, request{line: strings.Replace(format, "%q", quote("/."+name), 1)})
 }
 
 func (b *Batch) attr(at string, kind uint16, attr Attr) {

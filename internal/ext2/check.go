@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/process"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // CheckError says that e2fsck found a file system damaged.
@@ -50,7 +53,15 @@ func (f *FS) Check(ctx context.Context) error {
 // returns what it said it did: nothing for a file system without defects.
 // The error is a *CheckError when something is left that it can't correct.
 func (f *FS) Repair(ctx context.Context) ([]string, error) {
-	lines, status, err := f.fsck(ctx, "-fy")
+	sb, err := f.Superblock()
+	if err != nil {
+		return nil, err
+	}
+	fsck := f.fsck
+	if sb.NeedsRecovery {
+		fsck = f.fsckCopy
+	}
+	lines, status, err := fsck(ctx, "-fy")
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +72,59 @@ func (f *FS) Repair(ctx context.Context) ([]string, error) {
 		return nil, nil
 	}
 	return lines, nil
+}
+
+// fsckCopy is fsck on a copy of the file system, which is then written back:
+// after replaying a journal, e2fsck forgets the offset.
+func (f *FS) fsckCopy(ctx context.Context, mode string) (lines []string, status int, err error) {
+	sb, err := f.Superblock()
+	if err != nil {
+		return nil, 0, err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(f.image), ".journal-*")
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name())) }()
+	image, err := os.OpenFile(f.image, os.O_RDWR, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, image.Close()) }()
+	if err := tmp.Truncate(int64(sb.Size())); err != nil {
+		return nil, 0, err
+	}
+	if err := copyChanged(tmp, 0, image, f.part.Start, sb.Size()); err != nil {
+		return nil, 0, err
+	}
+	alone := &FS{image: tmp.Name(), part: Partition{Size: sb.Size()}, file: tmp}
+	if lines, status, err = alone.fsck(ctx, mode); err != nil {
+		return nil, 0, err
+	}
+	return lines, status, copyChanged(image, f.part.Start, tmp, 0, sb.Size())
+}
+
+// copyChanged makes a range of one file equal to a range of another, writing
+// only what differs, so that holes stay.
+func copyChanged(to *os.File, toOffset units.Bytes, from *os.File, fromOffset, size units.Bytes) error {
+	const chunk = 256 * units.KiB
+	want, have := make([]byte, chunk), make([]byte, chunk)
+	for at := units.Bytes(0); at < size; at += chunk {
+		n := min(chunk, size-at)
+		if _, err := from.ReadAt(want[:n], int64(fromOffset+at)); err != nil {
+			return err
+		}
+		if _, err := to.ReadAt(have[:n], int64(toOffset+at)); err != nil {
+			return err
+		}
+		if bytes.Equal(want[:n], have[:n]) {
+			continue
+		}
+		if _, err := to.WriteAt(want[:n], int64(toOffset+at)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fsck returns e2fsck's remarks and its exit status, which is an error only

@@ -24,8 +24,12 @@ type EditError struct {
 // Error names the file and what is wrong with it.
 func (e *EditError) Error() string {
 	text := fmt.Sprintf("editing %s: %s", e.Path, e.Reason)
-	if e.Output != "" {
-		text += " (debugfs said: " + strings.ReplaceAll(e.Output, "\n", "; ") + ")"
+	if said := strings.ReplaceAll(e.Output, "\n", "; "); said != "" {
+		const shown = 300
+		if len(said) > shown {
+			said = said[:shown] + "..."
+		}
+		text += " (debugfs said: " + said + ")"
 	}
 	return text
 }

@@ -12,6 +12,7 @@ package ext2
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,7 +26,12 @@ import (
 type FS struct {
 	image string // absolute path
 	part  Partition
-	file  *os.File
+	file  readerAtCloser
+}
+
+type readerAtCloser interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // Open opens the file system in a partition of a raw image. The error wraps
@@ -117,7 +123,7 @@ func (f *FS) Lstat(path string) (Info, error) {
 // Exists tells whether a path leads to a file. A dangling symbolic link does not.
 func (f *FS) Exists(path string) (bool, error) {
 	_, err := f.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir) || errors.Is(err, errLoop) {
 		return false, nil
 	}
 	return err == nil, err

@@ -19,7 +19,8 @@ var ErrCannotGrow = errors.New("the partition cannot grow")
 // partitions use the new space: image file, MBR entry (with the extended
 // partition around a logical one) and file system. The partition must be the
 // last one in the image. Growing to the present size or less changes nothing.
-// The result is proven by e2fsck; the partition as it is now is returned.
+// An image must grow by at least the partition's offset. The result is proven
+// by e2fsck; the partition as it is now is returned.
 func Grow(ctx context.Context, image string, part Partition, size units.Bytes) (Partition, error) {
 	grown, err := grow(ctx, image, part, size)
 	if err != nil {
@@ -34,70 +35,75 @@ func grow(ctx context.Context, image string, part Partition, size units.Bytes) (
 		return part, err
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	stat, err := f.file.Stat()
+	stat, err := os.Stat(f.image)
 	if err != nil {
 		return part, err
 	}
-	size -= size % units.MiB
-	if size <= units.Bytes(stat.Size()) {
+	old := units.Bytes(stat.Size())
+	if size -= size % units.MiB; size <= old {
 		return part, nil
 	}
-	if _, err := f.Repair(ctx); err != nil { // resize2fs insists on a check
-		return part, err
-	}
-	if err := growTable(f.image, units.Bytes(stat.Size()), part, size); err != nil {
-		return part, err
-	}
-	part.Size = size - part.Start
-	f.part = part
-	sb, err := f.Superblock()
+	patches, err := disk{f.file, old}.entriesOf(part)
 	if err != nil {
 		return part, err
 	}
-	// Without a size, resize2fs would take the image's size for the partition's.
-	blocks := part.Size / sb.BlockSize
-	if _, err := process.Output(ctx, "resize2fs", f.target(), strconv.FormatInt(int64(blocks), 10)); err != nil {
+	if uint64(size/sectorSize) > 1<<32-1 && part.Number != 0 {
+		return part, fmt.Errorf("%w: an MBR can't describe %s", ErrCannotGrow, size.Human())
+	}
+	if size < old+part.Start {
+		// resize2fs knows of the offset but, at the end, cuts an image that was
+		// longer than the new file system.
+		return part, fmt.Errorf("%w: by less than %s, which is where it begins: ask for at least %s",
+			ErrCannotGrow, part.Start, old+part.Start)
+	}
+	if err := f.resize(ctx, size-part.Start); err != nil {
 		return part, err
 	}
-	if sb, err = f.Superblock(); err != nil {
+	if err := writeTable(f.image, patches, size); err != nil {
 		return part, err
 	}
-	// A last group that is too small for its own tables is left out.
-	if left := part.Size - sb.Size(); left < 0 || left > sb.BlockSize*units.Bytes(sb.blocksPerGroup) {
-		return part, fmt.Errorf("resize2fs left the file system at %s", sb.Size().Human())
-	}
-	return part, f.Check(ctx)
+	f.part.Size = size - part.Start
+	return f.part, f.Check(ctx)
 }
 
-// growTable extends the image file and the entries that end with the partition.
-func growTable(image string, old units.Bytes, part Partition, size units.Bytes) error {
+// resize makes the file system as large as blocks fit, and proves that it is.
+func (f *FS) resize(ctx context.Context, size units.Bytes) error {
+	if _, err := f.Repair(ctx); err != nil { // resize2fs insists on a check
+		return err
+	}
+	sb, err := f.Superblock()
+	if err != nil {
+		return err
+	}
+	// Without a size, resize2fs would take the image's size for the partition's.
+	blocks := strconv.FormatInt(int64(size/sb.BlockSize), 10)
+	if _, err := process.Output(ctx, "resize2fs", f.target(), blocks); err != nil {
+		return err
+	}
+	if sb, err = f.Superblock(); err != nil {
+		return err
+	}
+	// A last group that is too small for its own tables is left out.
+	if left := size - sb.Size(); left < 0 || left > sb.BlockSize*units.Bytes(sb.blocksPerGroup) {
+		return fmt.Errorf("resize2fs left the file system at %s", sb.Size().Human())
+	}
+	return nil
+}
+
+// writeTable extends the image and the entries that end with the partition.
+func writeTable(image string, patches []entryPatch, size units.Bytes) error {
 	file, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(growEntries(disk{file, old}, file, part, size), file.Close())
-	return err
-}
-
-func growEntries(d disk, file *os.File, part Partition, size units.Bytes) error {
-	patches, err := d.entriesOf(part)
-	if err != nil {
-		return err
-	}
-	if err := file.Truncate(int64(size)); err != nil {
-		return err
-	}
+	err = file.Truncate(int64(size))
 	for _, p := range patches {
-		count := uint64(size)/sectorSize - p.start
-		if count > 1<<32-1 {
-			return fmt.Errorf("%w: an MBR can't describe %s", ErrCannotGrow, size.Human())
-		}
-		b := binary.LittleEndian.AppendUint32(nil, uint32(count))
-		if _, err := file.WriteAt(b, p.at+12); err != nil {
-			return err
+		if err == nil {
+			count := uint32(uint64(size)/sectorSize - p.start)
+			_, err = file.WriteAt(binary.LittleEndian.AppendUint32(nil, count), p.at+12)
 		}
 	}
-	return nil
+	return errors.Join(err, file.Close())
 }
 
 // entryPatch is an entry whose count must change: where it lies and at which
@@ -153,41 +159,21 @@ func (d disk) entriesOf(part Partition) ([]entryPatch, error) {
 }
 
 // links follows an extended partition to the logical one that starts at a
-// sector, and returns its entry and the link to it, if one is needed.
+// sector, and returns its entry and the link to it, if there is one.
 func (d disk) links(first, start uint64) []entryPatch {
 	var link []entryPatch
-	for at, n := first, 0; n < maxLogical; n++ {
-		sector, err := d.sector(at)
-		if err != nil {
-			return nil
+	for _, r := range d.chain(first) {
+		if r.data >= 0 && r.at+r.mbr[r.data].start == start {
+			return append(link, entryPatch{r.entry(r.data), start})
 		}
-		slots, ok := mbrEntries(sector)
-		if !ok {
-			return nil
+		if r.next >= 0 {
+			link = []entryPatch{{r.entry(r.next), first + r.mbr[r.next].start}}
 		}
-		next := uint64(0)
-		for i, s := range slots {
-			entry := int64(at)*sectorSize + int64(mbrTable+i*mbrEntry)
-			switch {
-			case s.extended() && next == 0:
-				next = first + s.start
-				link = []entryPatch{{entry, next}}
-			case s.kind != mbrTypeFree && !s.extended() && at+s.start == start:
-				return append(prior(link, at), entryPatch{entry, start})
-			}
-		}
-		if next == 0 {
-			return nil
-		}
-		at = next
 	}
 	return nil
 }
 
-// prior is the link if it leads to the record at a sector.
-func prior(link []entryPatch, at uint64) []entryPatch {
-	if len(link) == 1 && link[0].start == at {
-		return link
-	}
-	return nil
+// entry is where in the image a slot of the record lies.
+func (r ebr) entry(slot int) int64 {
+	return int64(r.at)*sectorSize + int64(mbrTable+slot*mbrEntry)
 }

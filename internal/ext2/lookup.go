@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -24,41 +25,56 @@ var (
 )
 
 // entries lists a directory.
-func (t tree) entries(n inode) ([]Entry, error) {
-	if !n.mode().IsDir() {
-		return nil, errNotDir
-	}
-	data, err := t.content(n, maxDirectory)
-	if err != nil {
-		return nil, err
-	}
+func (t tree) entries(dir inode) ([]Entry, error) {
 	var entries []Entry
-	for block := range bytesChunks(data, int(t.sb.BlockSize)) {
-		if entries, err = blockEntries(entries, block); err != nil {
-			return nil, err
-		}
-	}
-	return entries, nil
+	err := t.scan(dir, func(name []byte, number uint32) bool {
+		entries = append(entries, Entry{string(name), number})
+		return true
+	})
+	return entries, err
 }
 
-func bytesChunks(data []byte, size int) func(func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		for len(data) > 0 {
-			k := min(size, len(data))
-			if !yield(data[:k]) {
-				return
-			}
-			data = data[k:]
+// child finds a name in a directory.
+func (t tree) child(dir inode, name string) (inode, error) {
+	found := uint32(0)
+	err := t.scan(dir, func(n []byte, number uint32) bool {
+		if string(n) == name {
+			found = number
 		}
+		return found == 0
+	})
+	if err != nil {
+		return inode{}, err
 	}
+	if found == 0 {
+		return inode{}, fs.ErrNotExist
+	}
+	return t.inode(found)
 }
 
-// blockEntries decodes one block of a directory. Blocks of a hash tree's index
+// scan hands out the names of a directory until visit returns false.
+func (t tree) scan(dir inode, visit func(name []byte, number uint32) bool) error {
+	if !dir.mode().IsDir() {
+		return errNotDir
+	}
+	data, err := t.content(dir, maxDirectory)
+	if err != nil {
+		return err
+	}
+	for block := range slices.Chunk(data, int(t.sb.BlockSize)) {
+		if more, err := scanBlock(block, visit); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanBlock decodes one block of a directory. Blocks of a hash tree's index
 // look like one unused entry.
-func blockEntries(entries []Entry, b []byte) ([]Entry, error) {
+func scanBlock(b []byte, visit func(name []byte, number uint32) bool) (bool, error) {
 	for len(b) > 0 {
 		if len(b) < 8 {
-			return nil, fmt.Errorf("%w: a directory entry is cut off", errCorrupt)
+			return false, fmt.Errorf("%w: a directory entry is cut off", errCorrupt)
 		}
 		number := binary.LittleEndian.Uint32(b)
 		length := int(binary.LittleEndian.Uint16(b[4:]))
@@ -67,7 +83,7 @@ func blockEntries(entries []Entry, b []byte) ([]Entry, error) {
 		}
 		nameLength := int(b[6])
 		if length < 8 || length%4 != 0 || length > len(b) || nameLength > length-8 {
-			return nil, fmt.Errorf("%w: a directory entry is invalid", errCorrupt)
+			return false, fmt.Errorf("%w: a directory entry is invalid", errCorrupt)
 		}
 		name := b[8 : 8+nameLength]
 		b = b[length:]
@@ -75,11 +91,13 @@ func blockEntries(entries []Entry, b []byte) ([]Entry, error) {
 			continue
 		}
 		if len(name) == 0 || bytes.ContainsAny(name, "/\x00") {
-			return nil, fmt.Errorf("%w: a directory holds the name %q", errCorrupt, name)
+			return false, fmt.Errorf("%w: a directory holds the name %q", errCorrupt, name)
 		}
-		entries = append(entries, Entry{string(name), number})
+		if !visit(name, number) {
+			return false, nil
+		}
 	}
-	return entries, nil
+	return true, nil
 }
 
 func (t tree) link(n inode) (string, error) {
@@ -189,17 +207,4 @@ func (t tree) missing(p place, name string, rest []string) (place, error) {
 		}
 	}
 	return p, nil
-}
-
-func (t tree) child(dir inode, name string) (inode, error) {
-	entries, err := t.entries(dir)
-	if err != nil {
-		return inode{}, err
-	}
-	for _, e := range entries {
-		if e.Name == name {
-			return t.inode(e.Inode)
-		}
-	}
-	return inode{}, fs.ErrNotExist
 }

@@ -150,34 +150,55 @@ func (d disk) mbr(slots [4]mbrSlot) ([]Partition, error) {
 	return parts, nil
 }
 
-// logical follows the chain of extended boot records that begins at sector
-// first. A damaged chain ends where it is damaged, as it does for Linux.
-func (d disk) logical(first uint64, number int) []Partition {
-	var parts []Partition
+// ebr is one link of the chain of extended boot records.
+type ebr struct {
+	at   uint64 // sector
+	data int    // index of the slot that describes the logical partition, -1 for none
+	next int    // index of the slot that leads to the next record, -1 for none
+	mbr  [4]mbrSlot
+}
+
+// chain follows the extended boot records from sector first. A damaged chain
+// ends where it is damaged, as it does for Linux.
+func (d disk) chain(first uint64) []ebr {
+	var records []ebr
 	seen := map[uint64]bool{}
 	for at := first; !seen[at] && len(seen) < maxLogical; {
 		seen[at] = true
 		sector, err := d.sector(at)
 		if err != nil {
-			return parts
+			return records
 		}
 		slots, ok := mbrEntries(sector)
 		if !ok {
-			return parts
+			return records
 		}
-		next := uint64(0)
-		for _, s := range slots {
+		r := ebr{at: at, data: -1, next: -1, mbr: slots}
+		for i, s := range slots {
 			switch {
-			case s.extended() && next == 0:
-				next = first + s.start
-			case s.kind != mbrTypeFree && !s.extended():
-				parts = d.add(parts, number+len(parts), at+s.start, s.count, fmt.Sprintf("%02x", s.kind))
+			case s.extended() && r.next < 0:
+				r.next = i
+			case s.kind != mbrTypeFree && !s.extended() && r.data < 0:
+				r.data = i
 			}
 		}
-		if next == 0 {
-			return parts
+		records = append(records, r)
+		if r.next < 0 {
+			return records
 		}
-		at = next
+		at = first + slots[r.next].start
+	}
+	return records
+}
+
+// logical lists the partitions of a chain; their numbers begin with number.
+func (d disk) logical(first uint64, number int) []Partition {
+	var parts []Partition
+	for _, r := range d.chain(first) {
+		if r.data >= 0 {
+			s := r.mbr[r.data]
+			parts = d.add(parts, number+len(parts), r.at+s.start, s.count, fmt.Sprintf("%02x", s.kind))
+		}
 	}
 	return parts
 }

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/ext2"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// machDisk is a raw copy of the disk with the real GNU Mach, which edit changes.
+func machDisk(t *testing.T, edit func(cfg string) string) string {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "mach.img")
+	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", "testdata/mach/gnumach-machprobe.qcow2", raw).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := ext2.Partitions(f, units.Bytes(info.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rootFS, err := ext2.Open(raw, parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rootFS.Close() }()
+	cfg, err := rootFS.ReadFile("/boot/grub/grub.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := rootFS.Begin()
+	// A Hurd is recognized by this directory; the disk holds its kernel only.
+	if err := batch.MkdirAll("/hurd", ext2.Attr{Mode: 0o755}); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.WriteFile("/boot/grub/grub.cfg", []byte(edit(string(cfg))), ext2.Attr{Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Commit(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestE2EMachPanic boots the real GNU Mach without a boot module: it panics,
+// and the run ends at once, quotes the line and says what it means. Nothing of
+// a Hurd is in the way: a profile or a pattern for Linux would not get here.
+func TestE2EMachPanic(t *testing.T) {
+	needGuest(t)
+	disk := machDisk(t, func(cfg string) string {
+		var kept []string
+		for line := range strings.Lines(cfg) {
+			if !strings.HasPrefix(strings.TrimSpace(line), "module") {
+				kept = append(kept, line)
+			}
+		}
+		return strings.Join(kept, "")
+	})
+	p := start(t, setup{action: true, env: []string{"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true"}})
+	p.stdout.await(t, "No bootstrap code loaded with the kernel!")
+	began := time.Now()
+	if status := p.wait(); status != 125 {
+		t.Errorf("exit status = %d, want 125", status)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v to end after the panic", took)
+	}
+	if got := p.outputs(); got["result"] != "boot-failed" || got["boot-attempts"] != "1" {
+		t.Errorf("outputs = %v", got)
+	}
+	has(t, "the log", p.stdout.String(), "pc-i440fx-", "rtl8139", "hurd",
+		"    panic ../kern/bootstrap.c:", "bootstrap_create: No bootstrap code loaded with the kernel!", "::error title=GNU Mach", "boot modules")
+}
+
+// TestE2EMachWithoutSSH boots the real GNU Mach with its probe task, which runs
+// for ever and knows no SSH: boot-timeout ends it, and the log tells how far it got.
+func TestE2EMachWithoutSSH(t *testing.T) {
+	needGuest(t)
+	disk := machDisk(t, func(cfg string) string { return cfg })
+	p := start(t, setup{action: true, env: []string{
+		"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true", "INPUT_BOOT-TIMEOUT=20s",
+	}})
+	p.stdout.await(t, "PROBE READY")
+	if status := p.wait(); status != 125 {
+		t.Errorf("exit status = %d, want 125", status)
+	}
+	if got := p.outputs(); got["result"] != "boot-failed" || got["accel"] != "tcg" {
+		t.Errorf("outputs = %v", got)
+	}
+	has(t, "the log", p.stdout.String(), "TICK n=", "What to try:", "::error title=")
+}

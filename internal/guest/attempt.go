@@ -140,6 +140,7 @@ func (a *attempt) logIn(ctx context.Context, o Options, w *wire) (*Client, error
 		_ = client.Close()
 		return nil, err
 	}
+	client.took = time.Since(a.started)
 	return client, nil
 }
 

@@ -19,6 +19,9 @@ type Client struct {
 	ssh     *ssh.Client
 	silence time.Duration
 	uname   string
+	took    time.Duration
+
+	drainQuiet time.Duration // see drainQuiet; shorter in tests
 
 	lost    chan struct{} // closed when the connection has ended
 	once    sync.Once
@@ -27,7 +30,7 @@ type Client struct {
 }
 
 func newClient(w *wire, conn *ssh.Client, o Options) *Client {
-	c := &Client{wire: w, ssh: conn, silence: o.Silence, lost: make(chan struct{})}
+	c := &Client{wire: w, ssh: conn, silence: o.Silence, drainQuiet: drainQuiet, lost: make(chan struct{})}
 	c.working.Go(func() { c.end(conn.Wait()) })
 	c.working.Go(c.keepAlive)
 	return c
@@ -49,6 +52,10 @@ func (c *Client) probe(ctx context.Context, line string) error {
 
 // Uname is what the first command printed: uname -a.
 func (c *Client) Uname() string { return c.uname }
+
+// Took is how long the attempt took that succeeded: from connecting to the end
+// of the first command.
+func (c *Client) Took() time.Duration { return c.took }
 
 // ServerVersion is how the SSH server names itself.
 func (c *Client) ServerVersion() string { return printable(string(c.ssh.ServerVersion())) }

@@ -225,11 +225,8 @@ func (e *execution) wait(ctx context.Context) (ExitStatus, error) {
 		_, _ = e.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{"KILL"}))
 		return ExitStatus{Code: -1}, context.Cause(ctx)
 	}
-	detached, err := e.drained(ctx)
-	switch {
-	case err != nil:
-		return ExitStatus{Code: -1}, err
-	case !e.known:
+	detached := e.drained(ctx)
+	if !e.known {
 		if lost := e.client.waitLost(); lost != nil {
 			return ExitStatus{Code: -1}, lost
 		}
@@ -250,23 +247,24 @@ func (c *Client) waitLost() error {
 	return c.Err()
 }
 
-// drained waits for the rest of the output.
-func (e *execution) drained(ctx context.Context) (detached bool, err error) {
-	quiet, most := time.NewTimer(drainQuiet), time.NewTimer(drainMost)
+// drained waits for the rest of the output of a command that has ended. It
+// tells whether there could have been more.
+func (e *execution) drained(ctx context.Context) (detached bool) {
+	quiet, most := time.NewTimer(e.client.drainQuiet), time.NewTimer(drainMost)
 	defer quiet.Stop()
 	defer most.Stop()
 	for {
 		select {
 		case <-e.drain:
-			return false, nil
+			return false
 		case <-e.output.heard:
-			quiet.Reset(drainQuiet)
+			quiet.Reset(e.client.drainQuiet)
 		case <-quiet.C:
-			return true, nil
+			return true
 		case <-most.C:
-			return true, nil
+			return true
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return true
 		}
 	}
 }

@@ -67,7 +67,7 @@ const (
 	defaultKillGrace = 2 * time.Second
 	// afterKill bounds what follows a KILL, and each command that stops or
 	// tidies up after a script whose context has ended.
-	afterKill = time.Second
+	afterKill  = time.Second
 	nameLength = 16
 )
 
@@ -107,11 +107,13 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	r := &scriptRun{client: c, dir: dir, script: s}
 	status, err := r.run(ctx, Command{Line: line, Stdout: stdout, Stderr: stderr})
 	result := Result{Duration: time.Since(begin), Detached: status.Detached}
-	switch {
-	case ctx.Err() != nil || errors.Is(err, ErrLost):
+	if err != nil && !errors.Is(err, ErrNoStatus) {
 		return result, fmt.Errorf("running the script in the guest: %w", err)
-	case err != nil && !errors.Is(err, ErrNoStatus):
-		return result, fmt.Errorf("running the script in the guest: %w", err)
+	}
+	if ctx.Err() != nil { // the script was faster, and its end is worth knowing
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterKill)
+		defer cancel()
+		ctx = late
 	}
 	record, recordErr := r.collect(ctx)
 	if recordErr != nil && status.Code < 0 {
@@ -184,29 +186,32 @@ func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
 	return e.wait(ctx)
 }
 
-// end ends the script's processes: TERM, then KILL. exited is closed when the
-// script has ended; nil when that is not known.
+// end ends the script's processes: TERM, then KILL, for those that do not heed
+// the first as well when the script itself does. exited is closed when the
+// script has ended; nil when that can't be known.
 func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
-	signal := func(name string, patience time.Duration) (ended bool) {
-		ctx, cancel := context.WithTimeout(ctx, patience)
-		defer cancel()
-		// Whether it worked shows in exited; there is nothing else to try.
-		_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, name)})
+	if exited != nil {
+		term, cancel := context.WithTimeout(ctx, r.script.KillGrace)
+		r.signal(term, "TERM")
 		select {
 		case <-exited:
-			return true
 		case <-r.client.lost:
-			return true
-		case <-ctx.Done():
-			return false
+		case <-term.Done():
 		}
+		cancel()
 	}
-	if !signal("TERM", r.script.KillGrace) {
-		signal("KILL", afterKill)
-	}
+	kill, cancel := context.WithTimeout(ctx, afterKill)
+	defer cancel()
+	r.signal(kill, "KILL")
 	tidy, cancel := context.WithTimeout(ctx, afterKill)
 	defer cancel()
 	_, _ = r.collect(tidy) // the directory is all that is left; the guest may be deaf
+}
+
+// signal runs stop.sh. Whether it worked does not matter: there is nothing else
+// to try.
+func (r *scriptRun) signal(ctx context.Context, name string) {
+	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, name)})
 }
 
 // collect reads the record of the script's end and removes its directory.
@@ -242,4 +247,3 @@ func (r *Result) read(record string, status ExitStatus, dir string) error {
 	}
 	return nil
 }
-

@@ -6,8 +6,12 @@
 # Nothing is killed that is not the script's: only the session that run.sh made
 # for it or, where there is no setsid, its descendants.
 d=$1 signal=$2
+again=no
+test ! -e "$d/stop" || again=yes
 : >"$d/stop"
-read -r state _ <"$d/status" && test "$state" = running || exit 0
+# A script that has ended by itself leaves behind what it wants to. One that a
+# first call has ended may have processes that did not heed the signal.
+read -r state _ <"$d/status" && { test "$state" = running || test $again = yes; } || exit 0
 read -r own pid 2>/dev/null <"$d/pid" || exit 0
 
 # table prints "PID PPID SESSION" of every process, from /proc/PID/stat: "PID
@@ -22,7 +26,8 @@ table() {
 	done
 }
 
-# members prints the pids of the script's processes.
+# members prints the pids of the script's processes. Of a process that has lost
+# its parent only an earlier call knows that it was a descendant.
 members() {
 	if test "$own" = session; then
 		table | while read -r p _ session; do
@@ -30,7 +35,7 @@ members() {
 		done
 		return
 	fi
-	all=$(table) family=" $pid " before=
+	all=$(table) family=" $pid $(cat "$d/family" 2>/dev/null) " before=
 	while test "$family" != "$before"; do
 		before=$family
 		while read -r p parent _; do
@@ -42,6 +47,7 @@ members() {
 			$all
 		END
 	done
+	echo "$family" >"$d/family"
 	echo "$family"
 }
 

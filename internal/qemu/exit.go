@@ -59,8 +59,11 @@ func (e *ExitError) explain() string {
 		return "it was asked to end by a signal from outside"
 	case ExitKilled:
 		text := fmt.Sprintf("it was killed by signal %d (%v)", int(e.Signal), e.Signal)
-		if e.Signal == syscall.SIGKILL {
+		switch e.Signal {
+		case syscall.SIGKILL:
 			text += ", which the kernel also does when memory runs out"
+		case syscall.SIGSYS:
+			text += ": its sandbox forbids what it tried to do"
 		}
 		return text
 	case ExitFailed:

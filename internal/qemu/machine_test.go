@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/org/hurd-qemu-action/internal/qemu/qmp"
 )
 
 // startFake starts the fake and stops it at the end of the test.
@@ -214,7 +216,7 @@ func TestKilledFromOutside(t *testing.T) {
 	if exit.Status != 137 || exit.Signal != syscall.SIGKILL {
 		t.Errorf("status %d, signal %v", exit.Status, exit.Signal)
 	}
-	if err := m.Monitor().Execute(t.Context(), "query-status", nil, nil); !errors.Is(err, io.EOF) {
+	if err := m.Monitor().Execute(t.Context(), "query-status", nil, nil); !errors.Is(err, qmp.ErrHangup) {
 		t.Errorf("the monitor says %v", err)
 	}
 }

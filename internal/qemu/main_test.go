@@ -17,6 +17,7 @@ import (
 var (
 	update   = flag.Bool("update", false, "rewrite the golden files")
 	qemuFlag = flag.String("qemu", DefaultBinary, "the QEMU that the end-to-end tests run")
+	machFlag = flag.String("mach", "../../testdata/mach/gnumach-machprobe.qcow2", "the disk with GNU Mach that the end-to-end tests boot")
 )
 
 // The guests that the tests know.
@@ -30,6 +31,9 @@ var (
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "-nodefaults" {
 		syscall.Exit(fakeQEMU(os.Args[1:])) // started by a test in QEMU's place; os.Exit takes a second under -race
+	}
+	if len(os.Args) == 3 && os.Args[1] == "-parent" {
+		os.Exit(parentOfQEMU(os.Args[2]))
 	}
 	os.Exit(runTests(m))
 }

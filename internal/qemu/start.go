@@ -214,19 +214,16 @@ func (m *Machine) connect(ctx context.Context, o StartOptions) error {
 
 // orExit prefers the process's end as the cause of a monitor that is gone.
 func (m *Machine) orExit(err error) error {
-	timer := time.NewTimer(exitGrace)
-	defer timer.Stop()
-	if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, qmp.ErrHangup) {
+		timer := time.NewTimer(exitGrace)
+		defer timer.Stop()
 		select {
 		case <-m.done:
-			return m.Err()
 		case <-timer.C:
 		}
 	}
-	select {
-	case <-m.done:
+	if m.hasEnded() {
 		return m.Err()
-	default:
-		return err
 	}
+	return err
 }

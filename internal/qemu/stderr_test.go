@@ -67,6 +67,7 @@ func TestExitErrorTexts(t *testing.T) {
 	}{
 		{ExitError{Reason: ExitFailed, Status: 1, Stderr: "one\ntwo"}, "qemu ended: it failed with status 1: one; two"},
 		{ExitError{Reason: ExitKilled, Status: 139, Signal: 11}, "qemu ended: it was killed by signal 11 (segmentation fault)"},
+		{ExitError{Reason: ExitKilled, Status: 159, Signal: 31}, "qemu ended: it was killed by signal 31 (bad system call): its sandbox forbids what it tried to do"},
 		{ExitError{Reason: "new", Status: 0}, "qemu ended: it went away with status 0 and no explanation"},
 	} {
 		var err error = &tc.exit

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,8 +93,8 @@ func (c *Conn) Version() Version { return c.version }
 // Done is closed when the connection has ended, whoever ended it.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Err tells why the connection ended: ErrClosed after Close, io.EOF when QEMU
-// went away, nil while it lives.
+// Err tells why the connection ended: ErrClosed after Close, ErrHangup when
+// QEMU went away, nil while it lives.
 func (c *Conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -227,7 +228,7 @@ func (c *Conn) write() {
 			err := c.send(f)
 			closeFile(f.file)
 			if err != nil {
-				_ = c.fail(fmt.Errorf("writing to the monitor: %w", err)) // its end is reported by every call
+				_ = c.fail(lost("writing to the monitor", err)) // its end is reported by every call
 				return
 			}
 		}
@@ -284,11 +285,19 @@ func readFailure(err error, left int64) error {
 		return fmt.Errorf("%w: a message is larger than %d MiB", ErrProtocol, maxMessage>>20)
 	case errors.As(err, &syntax), errors.As(err, &kind):
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("QEMU closed the monitor: %w", err)
-	default:
-		return fmt.Errorf("reading from the monitor: %w", err)
 	}
+	return lost("reading from the monitor", err)
+}
+
+// lost names the cause of a stream's end. A peer that goes away with commands
+// unread resets the connection.
+func lost(doing string, err error) error {
+	for _, hangup := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, hangup) {
+			return fmt.Errorf("%w: %w", ErrHangup, err)
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 func (c *Conn) dispatch(m message, greeting chan<- Version) error {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -239,11 +240,11 @@ func TestPeerGoesAway(t *testing.T) {
 	})
 	err := c.Execute(deadline(t), "query-status", nil, nil)
 	wantError(t, err, "executing query-status: QEMU closed the monitor")
-	if !errors.Is(err, io.EOF) {
-		t.Errorf("err = %v; want io.EOF in it", err)
+	if !errors.Is(err, ErrHangup) || !errors.Is(err, io.EOF) {
+		t.Errorf("err = %v; want ErrHangup in it", err)
 	}
 	<-c.Done()
-	if !errors.Is(c.Err(), io.EOF) {
+	if !errors.Is(c.Err(), ErrHangup) {
 		t.Errorf("Err = %v", c.Err())
 	}
 	wantError(t, c.Execute(deadline(t), "query-name", nil, nil), "executing query-name: QEMU closed the monitor")
@@ -346,6 +347,34 @@ func TestDial(t *testing.T) {
 	<-served
 	_ = c.Close()
 	_ = listener.Close()
+}
+
+// TestReset has a peer that goes away with a command unread: the kernel then
+// resets the connection, which is no other end than any.
+func TestReset(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := fileConn(t, fds[0]), fileConn(t, fds[1])
+	p := &peer{t: t, conn: theirs, in: bufio.NewReader(theirs)}
+	p.play((*peer).handshake)
+	c, err := New(deadline(t), ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error)
+	go func() { sent <- c.Execute(deadline(t), "query-status", nil, nil) }()
+	if _, _, _, _, err := theirs.ReadMsgUnix(make([]byte, 1), nil); err != nil { // the command has begun to arrive
+		t.Error(err)
+	}
+	_ = theirs.Close()
+	if err := <-sent; !errors.Is(err, ErrHangup) || !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("err = %v; want ErrHangup by a reset", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestExecuteFile passes a file over a real Unix socket.

@@ -17,6 +17,10 @@ import (
 // ErrClosed is the cause of every call on a connection that this side closed.
 var ErrClosed = errors.New("the monitor connection is closed")
 
+// ErrHangup is wrapped by the cause of every call on a connection that QEMU
+// ended, which it does when it goes away itself.
+var ErrHangup = errors.New("QEMU closed the monitor")
+
 // ErrProtocol is wrapped by the errors for a peer that does not speak QMP.
 var ErrProtocol = errors.New("the peer does not speak QMP")
 

@@ -2,9 +2,7 @@ package image
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
-	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,20 +10,19 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/org/hurd-qemu-action/internal/image/disk"
-	"github.com/org/hurd-qemu-action/internal/image/sparse"
+	"github.com/org/hurd-qemu-action/internal/image/unpack"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
-// obtainPath uses a disk image of the user in place.
+// obtainPath obtains a file of the user's: a disk image is used in place, a
+// packed one is unpacked into the store.
 func (s *Store) obtainPath(ctx context.Context, path string, want Want) (Base, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return Base{}, err
 	}
-	f, err := os.Open(path) //nolint:gosec // the user's own choice
+	f, err := os.Open(path)
 	if err != nil {
 		return Base{}, err
 	}
@@ -37,27 +34,31 @@ func (s *Store) obtainPath(ctx context.Context, path string, want Want) (Base, e
 	if !info.Mode().IsRegular() {
 		return Base{}, fmt.Errorf("%w: %s is %s", disk.ErrNotDisk, path, kindOf(info))
 	}
-	d, err := disk.Inspect(f, units.Bytes(info.Size()))
+	e, err := expected(want, nil)
 	if err != nil {
 		return Base{}, err
 	}
-	if err := s.Tools.Check(ctx, path, d.Format); err != nil {
+	if e.signer, err = s.signer(ctx, want); err != nil {
 		return Base{}, err
 	}
-	b := Base{
-		Path: path, Format: d.Format, VirtualSize: d.VirtualSize, Origin: path,
-		Digest: "stat:" + identity(path, info), Verified: Verification{How: Local},
-	}
-	if !want.hasHash() {
-		return b, nil
-	}
-	sums, err := hashFile(ctx, f)
-	if err != nil {
+	head := make([]byte, disk.SniffLen)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return Base{}, err
 	}
-	b.Verified, err = sums.compare(want)
-	b.Digest = "sha256:" + sums.sha256
-	return b, err
+	local := localFile{File: f, path: path, size: info.Size(), identity: identity(path, info)}
+	if unpack.Packed(head[:n]) {
+		return s.obtainPacked(ctx, local, e)
+	}
+	return s.obtainInPlace(ctx, local, e)
+}
+
+// localFile is a file that is not ours.
+type localFile struct {
+	*os.File
+	path     string // absolute
+	size     int64
+	identity string
 }
 
 func kindOf(info os.FileInfo) string {
@@ -74,126 +75,114 @@ func identity(path string, info os.FileInfo) string {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		text += fmt.Sprintf("%d\n%d\n%d %d\n", st.Dev, st.Ino, st.Ctim.Sec, st.Ctim.Nsec)
 	}
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
+	return hashName(text)
 }
 
-// sums are the hashes of a file, in hexadecimal.
-type sums struct{ sha256, sha512 string }
+// localOrigin is how a local file's contents are called in a manifest.
+const localOrigin = "file:"
 
-// ErrHash is wrapped by the errors about a file that is not the one that was wanted.
-var ErrHash = errors.New("the hash does not match")
-
-// compare checks the given hashes.
-func (h sums) compare(want Want) (Verification, error) {
-	for _, c := range []struct{ name, want, have string }{
-		{"SHA-256", want.SHA256, h.sha256}, {"SHA-512", want.SHA512, h.sha512},
-	} {
-		if c.want != "" && c.want != c.have {
-			return Verification{}, fmt.Errorf("%w: its %s is %s, wanted is %s", ErrHash, c.name, c.have, c.want)
-		}
-	}
-	if want.SHA512 != "" {
-		return Verification{How: Given, Detail: "SHA-512 " + want.SHA512[:16] + "..."}, nil
-	}
-	return Verification{How: Given, Detail: "SHA-256 " + want.SHA256[:16] + "..."}, nil
-}
-
-func hashFile(ctx context.Context, f *os.File) (sums, error) {
-	a, b := sha256.New(), sha512.New()
-	buf := make([]byte, 1<<20)
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return sums{}, err
-	}
-	for {
-		if err := context.Cause(ctx); err != nil {
-			return sums{}, err
-		}
-		n, err := f.Read(buf)
-		a.Write(buf[:n])
-		b.Write(buf[:n])
-		if errors.Is(err, io.EOF) {
-			return sums{hex.EncodeToString(a.Sum(nil)), hex.EncodeToString(b.Sum(nil))}, nil
-		}
-		if err != nil {
-			return sums{}, err
-		}
-	}
-}
-
-// obtainEmbedded unpacks an image that is part of the program.
-func (s *Store) obtainEmbedded(ctx context.Context, name string) (Base, error) {
-	open := s.Embedded[name]
-	if open == nil {
-		return Base{}, &Error{Op: "looking for", Source: name, Err: errors.New("this program was built without it"),
-			Hint: "build it with make, which makes the " + name + " image first"}
-	}
-	digest, err := hashEmbedded(open)
+// obtainInPlace uses a disk image where it is.
+func (s *Store) obtainInPlace(ctx context.Context, f localFile, e expectation) (Base, error) {
+	d, err := disk.Inspect(f, units.Bytes(f.size))
 	if err != nil {
 		return Base{}, err
 	}
-	if b, _, err := s.use(ctx, imagesDir, digest); err == nil {
+	if err := s.Tools.Check(ctx, f.path, d.Format); err != nil {
+		return Base{}, err
+	}
+	b := Base{
+		Path: f.path, Format: d.Format, VirtualSize: d.VirtualSize, Origin: f.path,
+		Digest: "stat:" + f.identity, Verified: Verification{How: Local},
+	}
+	if !e.hasHash() && e.signer == nil {
 		return b, nil
+	}
+	have, err := s.hashLocal(ctx, f, e.signer)
+	if err != nil {
+		return Base{}, err
+	}
+	if err := e.check(have); err != nil {
+		return Base{}, err
+	}
+	b.Digest, b.Verified = "sha256:"+have.sha256, e.verification()
+	return b, nil
+}
+
+// localDir remembers the hashes of local files.
+const localDir = "local"
+
+// hashLocal hashes a local file, or remembers what was found when it was
+// looked at before. A signature is always checked.
+func (s *Store) hashLocal(ctx context.Context, f localFile, sig *signer) (sums, error) {
+	var known struct{ SHA256, SHA512 string }
+	path := filepath.Join(s.Dir, localDir, f.identity+".json")
+	if data, err := os.ReadFile(path); err == nil && sig == nil && json.Unmarshal(data, &known) == nil { //nolint:gosec // a path in the store
+		return sums{known.SHA256, known.SHA512}, nil
+	}
+	meter := s.meter(StepVerify, f.path)
+	feed := newFeed(ctx, metered(io.NewSectionReader(f, 0, f.size), meter, f.size), sig)
+	_, err := io.Copy(io.Discard, feed)
+	have, verdict := feed.wait()
+	if err := errors.Join(verdict, err); err != nil {
+		return sums{}, verdict
+	}
+	known.SHA256, known.SHA512 = have.sha256, have.sha512
+	if data, err := json.Marshal(known); err == nil && s.mkdir(localDir) == nil {
+		_ = writeFile(path, data) // else it is hashed again the next time
+	}
+	return have, nil
+}
+
+// metered reports how far a reader is.
+func metered(r io.Reader, m *meter, total int64) io.Reader {
+	done := int64(0)
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		done += int64(n)
+		m.at(done, total)
+		return n, err
+	})
+}
+
+// obtainPacked unpacks a local file into the store.
+func (s *Store) obtainPacked(ctx context.Context, f localFile, e expectation) (Base, error) {
+	address := localOrigin + f.identity
+	find := func() (Base, bool, error) {
+		return s.findEntry(ctx, func(m manifest) bool {
+			return m.Address == address && e.matches(sums{m.SHA256, m.SHA512}) && (e.signer == nil || e.signer.id == m.Signature)
+		}, e)
+	}
+	if b, ok, err := find(); ok || err != nil {
+		return b, err
+	}
+	l, err := s.lock(ctx, "unpacking-"+f.identity, exclusive, func() {
+		s.report(Report{Step: StepWait, Source: f.path, Note: "another process unpacks it; using its result"})
+	})
+	if err != nil {
+		return Base{}, err
+	}
+	defer func() { _ = l.Close() }() // nothing depends on the lock any more
+	if b, ok, err := find(); ok || err != nil {
+		return b, err
+	}
+	if err := s.reserve(units.Bytes(f.size)); err != nil {
+		return Base{}, err
 	}
 	t, err := s.temp()
 	if err != nil {
 		return Base{}, err
 	}
 	defer t.remove()
-	m := manifest{Created: s.now(), Origin: name, SHA256: digest, Format: Raw, Verified: []Verification{{How: Embedded}}}
-	if err := unpackEmbedded(ctx, open, filepath.Join(t.path, diskName+string(Raw)), &m); err != nil {
+	m := manifest{Created: s.now(), Origin: f.path, Address: address}
+	in := unpack.Input{
+		Reader: metered(io.NewSectionReader(f, 0, f.size), s.meter(StepUnpack, f.path), f.size),
+		File:   func() (io.ReaderAt, int64, error) { return f, f.size, nil },
+	}
+	if err := s.admit(ctx, t, in, e, &m); err != nil {
 		return Base{}, err
 	}
-	return s.publish(ctx, t, imagesDir, digest, m)
+	if m.Verified.How == Nothing {
+		m.Verified.How = Local
+	}
+	return s.publish(ctx, t, imagesDir, m.SHA256, m)
 }
-
-func hashEmbedded(open func() (io.ReadCloser, int64, error)) (string, error) {
-	r, _, err := open()
-	if err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	_, err = io.Copy(h, r)
-	if err := errors.Join(err, r.Close()); err != nil {
-		return "", fmt.Errorf("reading the embedded image: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-func unpackEmbedded(ctx context.Context, open func() (io.ReadCloser, int64, error), path string, m *manifest) (err error) {
-	r, _, err := open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }() // it was only read
-	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(2))
-	if err != nil {
-		return fmt.Errorf("unpacking the embedded image: %w", err)
-	}
-	defer z.Close()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a path in the store
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	sum := sparse.NewDigest()
-	w := sparse.NewWriter(f, sum)
-	in := readerFunc(func(p []byte) (int, error) {
-		if err := context.Cause(ctx); err != nil {
-			return 0, err
-		}
-		return z.Read(p)
-	})
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, in, make([]byte, 1<<20)); err != nil {
-		return fmt.Errorf("unpacking the embedded image: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	m.VirtualSize, m.Content = w.Size(), sum.Sum(w.Size())
-	return nil
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

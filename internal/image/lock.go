@@ -30,6 +30,9 @@ func (l *lock) Close() error {
 	return l.err
 }
 
+// locksDir holds the files that locks are on.
+const locksDir = "locks"
+
 // How a lock is taken: unix.LOCK_EX for the only user, unix.LOCK_SH for one of
 // several.
 type lockMode int
@@ -89,8 +92,8 @@ func (s *Store) tryLock(name string, mode lockMode) (*lock, error) {
 // openLock opens the file of a lock, or returns nil when the store can't be
 // written and has none.
 func (s *Store) openLock(name string) (*os.File, error) {
-	path := filepath.Join(s.Dir, "locks", name)
-	if err := s.mkdir("locks"); err != nil && !readOnly(err) {
+	path := filepath.Join(s.Dir, locksDir, name)
+	if err := s.mkdir(locksDir); err != nil && !readOnly(err) {
 		return nil, err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -152,10 +155,4 @@ func isStill(f *os.File) bool {
 	}
 	want, err := os.Stat(f.Name())
 	return err == nil && os.SameFile(have, want)
-}
-
-// readOnly tells the errors of a file system or directory that can't be
-// written to.
-func readOnly(err error) bool {
-	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)
 }

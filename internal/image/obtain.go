@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -76,6 +77,11 @@ func (s Source) Check(w Want) error {
 	if err := s.checkMode(w, preset); err != nil {
 		problems = append(problems, err)
 	}
+	if u, err := url.Parse(w.Mirror); w.Mirror != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+		add("image-mirror is not an address: it begins with https:// and takes the place of %s", Publisher)
+	} else if w.Mirror != "" && u.Scheme == "http" && w.Verify == VerifyNone && preset != nil && preset.SHA512 == "" && !w.hasHash() {
+		add("image-mirror without encryption needs a hash: give image-sha512, or an https address")
+	}
 	if s.Kind == KindArtifact && (w.Token == "" || w.Run.Repository == "" || w.Run.ID == 0) {
 		add("%s needs a token, and a workflow run to look for it in", s)
 	}
@@ -111,7 +117,7 @@ func (s *Store) Obtain(ctx context.Context, src Source, want Want) (Base, error)
 	}
 	b, err := s.obtain(ctx, src, want)
 	if err != nil {
-		return Base{}, s.explain("obtaining", src.String(), err)
+		return Base{}, explain("obtaining", src.String(), err)
 	}
 	return b, nil
 }
@@ -122,15 +128,25 @@ func (s *Store) obtain(ctx context.Context, src Source, want Want) (Base, error)
 		return s.obtainEmbedded(ctx, src.Name)
 	case KindPath:
 		return s.obtainPath(ctx, src.Path, want)
+	case KindURL:
+		return s.obtainRemote(ctx, s.urlRemote(src.URL), want)
+	case KindRelease:
+		return s.obtainRelease(ctx, src, want)
+	case KindArtifact:
+		return s.obtainArtifact(ctx, src, want)
 	}
-	return Base{}, errors.ErrUnsupported
+	preset, err := FindPreset(src.Name, want.Arch)
+	if err != nil {
+		return Base{}, err
+	}
+	return s.obtainRemote(ctx, s.presetRemote(preset, want), want)
 }
 
 // explain makes an error an *Error, with what to do about it.
-func (s *Store) explain(op, source string, err error) error {
+func explain(op, source string, err error) error {
 	var e *Error
 	if err == nil || errors.As(err, &e) {
 		return err
 	}
-	return &Error{Op: op, Source: source, Err: err, Hint: s.hint(err)}
+	return &Error{Op: op, Source: source, Err: err, Hint: hint(err)}
 }

@@ -30,7 +30,7 @@ type Prepared struct {
 // else fails, nothing stays behind.
 func (s *Store) Prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
 	p, err := s.prepare(ctx, base, key, edit)
-	return p, s.explain("preparing", base.Origin, err)
+	return p, explain("preparing", base.Origin, err)
 }
 
 func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
@@ -55,7 +55,7 @@ func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (
 	}
 	defer t.remove()
 	m := manifest{
-		Created: s.now(), Origin: base.Origin, Verified: []Verification{base.Verified},
+		Created: s.now(), Origin: base.Origin, Verified: base.Verified,
 		Format: Raw, Base: base.Digest, Key: key,
 	}
 	raw := filepath.Join(t.path, diskName+string(Raw))
@@ -128,7 +128,7 @@ func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size 
 	}
 	if err := s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
 		_ = os.Remove(path) // what qemu-img has left, if anything
-		return s.explain("creating an overlay on", base.Origin, err)
+		return explain("creating an overlay on", base.Origin, err)
 	}
 	return nil
 }

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
 	"github.com/org/hurd-qemu-action/internal/image/disk"
@@ -31,6 +33,9 @@ type Store struct {
 	Progress func(Report)     // nil for none; called by one goroutine at a time
 	Now      func() time.Time // nil means time.Now
 	Tools    disk.Tools
+	Stall    time.Duration // how long a server may send nothing; 0 means 30 s
+
+	reporting sync.Mutex
 }
 
 // spareSpace is what must be left free beside what is about to be written.
@@ -58,12 +63,11 @@ type manifest struct {
 	Origin  string // as Base.Origin
 
 	// The file as it was obtained, before it was unpacked.
-	SHA256, SHA512     string
-	Address            string `json:",omitempty"` // where from; without queries
-	ETag, LastModified string `json:",omitempty"`
-	Verified           []Verification
-	Preset             string `json:",omitempty"`
-	Arch               string `json:",omitempty"`
+	SHA256, SHA512 string
+	Address        string `json:",omitempty"` // where from; without queries
+	Version        string `json:",omitempty"` // what the source said of it: an ETag, a digest
+	Signature      string `json:",omitempty"` // signer.id
+	Verified       Verification
 
 	// The disk image of the entry.
 	Format      Format
@@ -87,6 +91,8 @@ func (s *Store) now() time.Time {
 
 func (s *Store) report(r Report) {
 	if s.Progress != nil {
+		s.reporting.Lock()
+		defer s.reporting.Unlock()
 		s.Progress(r)
 	}
 }
@@ -153,12 +159,10 @@ func (s *Store) base(kind, name string, m manifest, l io.Closer) Base {
 	if err != nil { // only without a working directory
 		path = s.disk(kind, name, m.Format)
 	}
-	b := Base{Path: path, Format: m.Format, Digest: "sha256:" + m.SHA256, VirtualSize: m.VirtualSize, Origin: m.Origin, Reused: true, lease: l}
+	b := Base{Path: path, Format: m.Format, Digest: "sha256:" + m.SHA256, VirtualSize: m.VirtualSize, Origin: m.Origin,
+		Verified: m.Verified, Reused: true, lease: l}
 	if kind == preparedDir {
 		b.Digest = m.Base
-	}
-	if len(m.Verified) > 0 {
-		b.Verified = m.Verified[0]
 	}
 	return b
 }
@@ -186,11 +190,13 @@ func (s *Store) publish(ctx context.Context, t *temp, kind, name string, m manif
 	if err != nil {
 		return Base{}, err
 	}
-	target := filepath.Join(s.Dir, kind, name)
-	err = os.Rename(t.path, target)
+	err = os.Rename(t.path, filepath.Join(s.Dir, kind, name))
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
 		_ = l.Close() // use takes it again
 		b, _, err := s.use(ctx, kind, name)
+		if errors.Is(err, ErrDamaged) && s.remove(kind, name) == nil {
+			return s.publish(ctx, t, kind, name, m)
+		}
 		return b, err
 	}
 	if err != nil {
@@ -224,6 +230,22 @@ func seal(path string, m *manifest) error {
 	m.Size, m.Modified = units.Bytes(info.Size()), info.ModTime()
 	return nil
 }
+
+// entries lists the names of the entries of a kind.
+func (s *Store) entries(kind string) []string {
+	found, err := os.ReadDir(filepath.Join(s.Dir, kind))
+	if err != nil {
+		return nil // there is no store yet, or none that can be read: nothing is found in it
+	}
+	var names []string
+	for _, e := range found {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// writeFile makes or replaces a small file of the store at once.
+func writeFile(path string, data []byte) error { return renameio.WriteFile(path, data, 0o600) }
 
 // Free is the space that an unprivileged writer has left in a directory's file
 // system.

@@ -146,17 +146,26 @@ func shorten(text []byte) string {
 // Get receives a small text, such as a list of hashes or a signature. A text
 // longer than limit is an error. A web page is no text.
 func (c *Client) Get(ctx context.Context, address string, limit int64) ([]byte, error) {
-	client, patience := c.client(false), c.patience()
-	for {
-		text, err := getOnce(ctx, client, address, limit, c.stall())
-		if err == nil {
-			return text, nil
-		}
-		if permanent(err) {
-			return nil, err
+	client := c.client(false)
+	var text []byte
+	err := c.Retry(ctx, func() (err error) {
+		text, err = getOnce(ctx, client, address, limit, c.stall())
+		return err
+	})
+	return text, err // nil with an error
+}
+
+// Retry does something again, with the waits and notes of a fetch, until it
+// succeeds or fails for good. An error that is a backoff.Permanent, or a
+// *StatusError that will not change, is for good.
+func (c *Client) Retry(ctx context.Context, do func() error) error {
+	for patience := c.patience(); ; {
+		err := do()
+		if err == nil || permanent(err) {
+			return err
 		}
 		if err := patience.after(ctx, err); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

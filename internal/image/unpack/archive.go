@@ -125,31 +125,55 @@ func (u *unpacking) unzip(r io.Reader, depth int) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	metered := &meteredReaderAt{r: file, left: int64(maxDirectory)}
+	m, err := OpenZip(file, size)
+	if err != nil {
+		return Image{}, err
+	}
+	u.name, u.size = m.Name, m.Size
+	plain := u.limit(m)
+	img, err := u.layer(plain, depth+1)
+	return img, errors.Join(err, m.Close())
+}
+
+// Member is the one file of a zip that is a disk image, or is packed itself.
+type Member struct {
+	Name string
+	Size units.Bytes // as the zip says
+	body io.ReadCloser
+}
+
+// OpenZip finds the one disk image in a zip file of size bytes, or the one
+// packed file when there is no disk image, and opens it.
+func OpenZip(r io.ReaderAt, size int64) (*Member, error) {
+	metered := &meteredReaderAt{r: r, left: int64(maxDirectory)}
 	z, err := zip.NewReader(metered, size)
 	if err != nil {
-		return Image{}, zipVerdict(err)
+		return nil, zipVerdict(err)
 	}
 	metered.free = true
 	f, err := choose(z.File)
 	if err != nil {
-		return Image{}, err
+		return nil, err
 	}
-	u.name = f.Name
-	rc, err := f.Open()
+	body, err := f.Open()
 	if err != nil {
-		return Image{}, zipVerdict(err)
+		return nil, zipVerdict(err)
 	}
-	u.size = units.Bytes(min(f.UncompressedSize64, 1<<62)) //nolint:gosec // bounded here
-	plain := u.limit(rc)
-	img, err := u.layer(plain, depth+1)
-	if plain.failed && !errors.Is(err, ErrTooLarge) {
-		// The file is all there, its directory was found: also an early end
-		// is a corruption.
-		err = fmt.Errorf("%w: the zip file's member %q: %v", ErrCorrupt, f.Name, err) //nolint:errorlint // that one says truncated
-	}
-	return img, errors.Join(err, rc.Close())
+	return &Member{Name: f.Name, Size: units.Bytes(min(f.UncompressedSize64, 1<<62)), body: body}, nil //nolint:gosec // bounded here
 }
+
+// Read unpacks. The file is all there, its directory was found: also an early
+// end is a corruption.
+func (m *Member) Read(p []byte) (int, error) {
+	n, err := m.body.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: the zip file's member %q: %v", ErrCorrupt, m.Name, err) //nolint:errorlint // that one may say truncated
+	}
+	return n, err
+}
+
+// Close ends the reading.
+func (m *Member) Close() error { return m.body.Close() }
 
 // choose finds the member of a zip to unpack.
 func choose(files []*zip.File) (*zip.File, error) {

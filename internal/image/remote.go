@@ -228,7 +228,7 @@ func (s *Store) attempt(ctx context.Context, r remote, req fetch.Request, meter 
 	lost := false // the stream has failed: the next try goes on where it ended
 	defer func() {
 		switch {
-		case err == nil || !lost || isFull(err):
+		case err == nil, isFull(err), !lost && context.Cause(ctx) == nil:
 			err = errors.Join(err, stream.Discard())
 		default:
 			err = fmt.Errorf("%s: %w", req.Name, errors.Join(err, stream.Close()))

@@ -74,10 +74,13 @@ func (c *Client) Open(ctx context.Context, r Request) (*Stream, error) {
 	if err = s.recall(); err == nil {
 		err = s.connect(ctx)
 	}
-	if err != nil {
-		return nil, errors.Join(err, part.Close())
+	switch {
+	case err == nil:
+		return s, nil
+	case s.have == 0:
+		return nil, errors.Join(err, s.Discard())
 	}
-	return s, nil
+	return nil, errors.Join(err, s.Close())
 }
 
 // recall finds out what the part file is worth.

@@ -62,11 +62,11 @@ bench: guest
 
 ## faults: kill and interrupt runs at random moments
 faults: guest
-	E2E_REQUIRED=1 go test -tags faults -run TestFault -v -timeout 60m .
+	E2E_REQUIRED=1 go test -tags faults -run TestFault -v -timeout 60m ./internal/e2e
 
 ## soak: one run after the other
 soak: guest
-	E2E_REQUIRED=1 go test -tags soak -run TestSoak -v -timeout 120m .
+	E2E_REQUIRED=1 go test -tags soak -run TestSoak -v -timeout 120m ./internal/e2e
 
 clean:
 	rm -rf bin build

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,6 +28,16 @@ type Config struct {
 
 	Image string        // as written; package image parses it
 	Arch  platform.Arch // empty: from the image
+
+	ImageSHA256, ImageSHA512 string      // hexadecimal; empty: none
+	ImageSignature, ImageKey string      // as written; package image reads them
+	ImageVerify              string      // pinned, published or none
+	ImageMirror              string      // URL; empty: the publisher's
+	CacheDir                 string      // empty: the user's
+	DiskSize                 units.Bytes // 0: as the image is
+	ImageOutput              string      // path in the workspace; empty: none
+	AptSnapshot              string      // as 20260314T000000Z; empty: none
+	Token                    string      // secret
 
 	Memory   units.Bytes
 	CPUs     int
@@ -61,7 +72,8 @@ const (
 // Files reads files that inputs name. It is os.ReadFile outside tests.
 type Files func(name string) ([]byte, error)
 
-// Parse validates inputs. The error, if any, is Problems with every problem found.
+// Parse validates inputs. The error, if any, is Problems with every problem
+// found; the Config then holds what could be understood.
 func Parse(in Inputs, read Files) (Config, error) {
 	if read == nil {
 		read = os.ReadFile
@@ -76,6 +88,17 @@ func Parse(in Inputs, read Files) (Config, error) {
 		IdleTimeout:      p.duration("idle-timeout", in.IdleTimeout),
 		Image:            p.image(),
 		Arch:             platform.Arch(in.Arch),
+		ImageSHA256:      strings.ToLower(strings.TrimSpace(in.ImageSHA256)),
+		ImageSHA512:      strings.ToLower(strings.TrimSpace(in.ImageSHA512)),
+		ImageSignature:   in.ImageSignature,
+		ImageKey:         in.ImageKey,
+		ImageVerify:      in.ImageVerify,
+		ImageMirror:      strings.TrimSpace(in.ImageMirror),
+		CacheDir:         in.CacheDir,
+		DiskSize:         p.diskSize(),
+		ImageOutput:      p.imageOutput(),
+		AptSnapshot:      p.aptSnapshot(),
+		Token:            in.Token,
 		Memory:           p.memory(),
 		CPUs:             p.number("cpus", in.CPUs, maxCPUs),
 		Accel:            in.Accel,
@@ -95,7 +118,7 @@ func Parse(in Inputs, read Files) (Config, error) {
 	c.HostKeys = p.hostKeys()
 	p.together(c)
 	if len(p.problems) > 0 {
-		return Config{}, p.problems
+		return c, p.problems
 	}
 	return c, nil
 }
@@ -232,6 +255,40 @@ func (p *parser) image() string {
 		p.add("image", p.in.Image, "is not one line of text", "name one image: a preset, a path, a URL, owner/repo@tag:asset, artifact:name or selftest")
 	}
 	return s
+}
+
+func (p *parser) diskSize() units.Bytes {
+	if p.in.DiskSize == "" {
+		return 0
+	}
+	b, err := units.ParseBytes(p.in.DiskSize)
+	if err != nil || b%units.MiB != 0 {
+		p.add("disk-size", p.in.DiskSize, "is not a size of whole MiB", "write a size such as 8G")
+	}
+	return b
+}
+
+// imageOutput stays in the workspace: an action has no business elsewhere.
+func (p *parser) imageOutput() string {
+	name := p.in.ImageOutput
+	if name != "" && (!filepath.IsLocal(name) || strings.ContainsAny(name, "\n\x00")) {
+		p.add("image-output", name, "is not a file in the workspace", "write a relative path without .., such as out/hurd.qcow2")
+	}
+	return name
+}
+
+// snapshotTime is the form of the addresses of snapshot.debian.org.
+const snapshotTime = "20060102T150405Z"
+
+func (p *parser) aptSnapshot() string {
+	text := p.in.AptSnapshot
+	if text == "" {
+		return ""
+	}
+	if _, err := time.Parse(snapshotTime, text); err != nil {
+		p.add("apt-snapshot", text, "is not a moment", "write it as 20260314T000000Z: year, month, day, T, hour, minute, second, Z (UTC)")
+	}
+	return text
 }
 
 // deviceName is what QEMU's own names are made of; a comma would start another option.

@@ -23,6 +23,18 @@ type Inputs struct {
 	Image string `name:"image" group:"Image" default:"debian" placeholder:"IMAGE" help:"Disk image of the guest: a preset (debian), a path, an https URL, owner/repo@tag:asset, artifact:name, or selftest (a small Linux guest that tests this action, not a Hurd)."`
 	Arch  string `name:"arch" group:"Image" placeholder:"ARCH" allowed:"amd64,i386" help:"Architecture of the guest: amd64 or i386. Default: what the image holds, else amd64."`
 
+	ImageSHA256    string `name:"image-sha256" group:"Image" placeholder:"HEX" help:"SHA-256 that the image file must have, as it is published (before it is unpacked)."`
+	ImageSHA512    string `name:"image-sha512" group:"Image" placeholder:"HEX" help:"SHA-512 that the image file must have."`
+	ImageSignature string `name:"image-signature" group:"Image" placeholder:"SIGNATURE" help:"Detached OpenPGP signature of the image file: an https URL, a path, or the armoured text. Needs image-key."`
+	ImageKey       string `name:"image-key" group:"Image" placeholder:"KEY" help:"OpenPGP public key that made image-signature: a path or the armoured text."`
+	ImageVerify    string `name:"image-verify" group:"Image" default:"published" placeholder:"MODE" allowed:"pinned,published,none" help:"What an image from the network must match: pinned (a hash that is known to this action or given, or a signature), published (also the publisher's SHA512SUMS, fetched over https and pinned in the store at first use), none."`
+	ImageMirror    string `name:"image-mirror" group:"Image" placeholder:"URL" help:"Address that replaces https://cdimage.debian.org/cdimage/ in those of the presets."`
+	CacheDir       string `name:"cache-dir" group:"Image" placeholder:"DIR" help:"Directory of the image store and of what is known about this host. Default: hurd-qemu-action in the user's cache directory."`
+	DiskSize       string `name:"disk-size" group:"Image" placeholder:"SIZE" help:"Size to which the disk, its root partition and file system grow before the boot. Default: as the image is."`
+	ImageOutput    string `name:"image-output" group:"Image" placeholder:"FILE" help:"File in the workspace to which the disk is exported as a compressed qcow2 when the script has succeeded; the guest is brought down first, and the keys of the run are removed."`
+	AptSnapshot    string `name:"apt-snapshot" group:"Image" placeholder:"TIME" help:"Moment of snapshot.debian.org, such as 20260314T000000Z, from which the guest's apt takes its packages."`
+	Token          string `name:"token" group:"Image" default:"${{ github.token }}" placeholder:"TOKEN" secret:"" help:"GitHub token for release assets and artifacts."`
+
 	Memory   string `name:"memory" group:"Machine" default:"2G" placeholder:"SIZE" help:"Memory of the guest: 2G, 1536M, or a plain number of MiB."`
 	CPUs     string `name:"cpus" group:"Machine" default:"1" placeholder:"N" help:"Virtual CPUs. The Hurd's kernel uses one."`
 	Accel    string `name:"accel" group:"Machine" default:"auto" placeholder:"MODE" allowed:"auto,kvm,tcg" help:"Accelerator: auto (KVM where it works, else TCG), kvm (fail without it), tcg (emulate)."`
@@ -82,9 +94,23 @@ func (f Field) Set(in *Inputs, text string) {
 	reflect.ValueOf(in).Elem().Field(f.index).SetString(text)
 }
 
+// expression tells whether the default is one that only the runner can evaluate.
+func (f Field) expression() bool { return strings.HasPrefix(f.Default, "${{") }
+
 // EnvName is the variable in which the runner hands the input to a container:
 // upper case, hyphens kept (actions/runner, Handler.AddInputsToEnvironment).
 func (f Field) EnvName() string { return "INPUT_" + strings.ToUpper(f.Name) }
+
+// FromFlags completes inputs that were read from the command line, where the
+// expressions that only the runner evaluates stand for nothing.
+func FromFlags(in Inputs) Inputs {
+	for _, f := range Fields() {
+		if f.expression() && f.Value(&in) == f.Default {
+			f.Set(&in, "")
+		}
+	}
+	return in
+}
 
 // FromEnvironment reads the inputs that the runner passed. Unset and empty
 // inputs get their defaults. The second result names the INPUT_ variables that
@@ -100,7 +126,7 @@ func FromEnvironment(environ []string) (Inputs, []string) {
 	for _, f := range Fields() {
 		text := values[f.EnvName()]
 		delete(values, f.EnvName())
-		if strings.TrimSpace(text) == "" {
+		if strings.TrimSpace(text) == "" && !f.expression() {
 			text = f.Default
 		}
 		f.Set(&in, text)

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/org/hurd-qemu-action/internal/cli"
 )
 
 // asProgram makes the test binary be the program itself.
@@ -23,17 +23,10 @@ const asProgram = "HURD_QEMU_ACTION_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		main()
+		c := cli.Command{Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ()}
+		os.Exit(c.Main())
 	}
-	testscript.Main(m, map[string]func(){"hurd-qemu-action": main})
-}
-
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(e *testscript.Env) error {
-		e.Setenv("HOME", e.WorkDir)
-		e.Setenv("RUNNER_TEMP", filepath.Join(e.WorkDir, ".tmp"))
-		return nil
-	}})
+	os.Exit(m.Run())
 }
 
 // needGuest skips, loudly, what cannot run here; with E2E_REQUIRED it fails instead.
@@ -45,7 +38,7 @@ func needGuest(t *testing.T) {
 	missing := ""
 	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
 		missing = "qemu-system-x86_64 is not installed"
-	} else if _, err := os.Stat("internal/selftest/assets/selftest.img.zst"); err != nil {
+	} else if _, err := os.Stat("../selftest/assets/selftest.img.zst"); err != nil {
 		missing = "the selftest guest is not built (make guest)"
 	}
 	if missing != "" && os.Getenv("E2E_REQUIRED") == "1" {

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 func machDisk(t *testing.T, edit func(cfg string) string) string {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "mach.img")
-	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", "testdata/mach/gnumach-machprobe.qcow2", raw).CombinedOutput(); err != nil {
+	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", "../../testdata/mach/gnumach-machprobe.qcow2", raw).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	f, err := os.Open(raw)

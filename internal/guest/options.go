@@ -91,15 +91,15 @@ func defaultTiming() timing {
 		hedge: time.Second, most: 3, retry: 120 * time.Millisecond,
 		refused: time.Second, repeats: 5,
 		quick: 2500 * time.Millisecond, quickMost: 5 * time.Second,
-		slow: 6 * time.Second, slowMost: time.Minute,
+		slow: 10 * time.Second, slowMost: time.Minute,
 		login: 15 * time.Second, loginMost: 2 * time.Minute,
 	}
 }
 
-// grown is a patience after n attempts that ran out of it, longer by half each.
+// grown is a patience after n attempts that ran out of it, twice as long each time.
 func grown(first, most time.Duration, n int) time.Duration {
 	for ; n > 0 && first < most; n-- {
-		first += first / 2
+		first += first
 	}
 	return min(first, most)
 }

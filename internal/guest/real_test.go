@@ -164,6 +164,20 @@ func (r *realServer) file(t *testing.T, name string, content []byte) string {
 	return path
 }
 
+// home is an empty home directory that knows the client's key.
+func (r *realServer) home(t *testing.T) string {
+	return filepath.Dir(filepath.Dir(r.file(t, "home/.ssh/authorized_keys", r.client.AuthorizedKey())))
+}
+
+// homeDir is the home directory in the password file.
+func homeDir(t *testing.T) string {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return me.HomeDir
+}
+
 func openSSH(t *testing.T, r *realServer) []string {
 	sshd := needed(t, "sshd")
 	private, err := r.host.OpenSSH()
@@ -186,21 +200,16 @@ func openSSH(t *testing.T, r *realServer) []string {
 	}
 	accounts := r.file(t, "passwd", append(passwd, "sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin\n"...))
 	return []string{privateMounts(t), "-m", "sh", "-c",
-		`mount --bind "$1" /etc/passwd && mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$2" -i -e -f "$3"`,
-		"sh", accounts, sshd, config}
+		`mount --bind "$1" /etc/passwd && mount --bind "$2" "$3" && mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$4" -i -e -f "$5"`,
+		"sh", accounts, r.home(t), homeDir(t), sshd, config}
 }
 
 // dropbear looks for authorized_keys in the home directory that the password
 // file names, so it gets a name space in which that is another directory.
 func dropbear(t *testing.T, r *realServer) []string {
 	program := needed(t, "dropbear")
-	r.file(t, "home/.ssh/authorized_keys", r.client.AuthorizedKey())
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
 	return []string{privateMounts(t), "-m", "sh", "-c", `mount --bind "$1" "$2" && exec "$3" -i -r "$4"`, "sh",
-		filepath.Join(r.dir, "home"), me.HomeDir, program, r.file(t, "host", r.host.Dropbear())}
+		r.home(t), homeDir(t), program, r.file(t, "host", r.host.Dropbear())}
 }
 
 // privateMounts is the program that makes a mount name space.

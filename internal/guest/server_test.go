@@ -52,7 +52,14 @@ func newServer(t *testing.T) *sshServer {
 		t: t, hostKey: mustKey(t, "host"), client: mustKey(t, "client"), dir: dir,
 		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "LC_ALL=C"},
 	}
-	s.config = &ssh.ServerConfig{
+	s.setHostKey(s.hostKey)
+	t.Cleanup(s.stop)
+	return s
+}
+
+// setHostKey changes the host key for later connections.
+func (s *sshServer) setHostKey(key Key) {
+	config := &ssh.ServerConfig{
 		PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			if string(key.Marshal()) != string(s.client.Public().Marshal()) {
 				return nil, errors.New("unknown key")
@@ -60,9 +67,10 @@ func newServer(t *testing.T) *sshServer {
 			return nil, nil
 		},
 	}
-	s.config.AddHostKey(s.hostKey.Signer())
-	t.Cleanup(s.stop)
-	return s
+	config.AddHostKey(key.Signer())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.config = config
 }
 
 func mustKey(t testing.TB, comment string) Key {
@@ -117,7 +125,10 @@ func (s *sshServer) serve(conn net.Conn) {
 
 func (s *sshServer) handshake(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
-	_, chans, reqs, err := ssh.NewServerConn(conn, s.config)
+	s.mu.Lock()
+	config := s.config
+	s.mu.Unlock()
+	_, chans, reqs, err := ssh.NewServerConn(conn, config)
 	if err != nil {
 		return
 	}

@@ -19,7 +19,7 @@ const (
 type AccelOptions struct {
 	Want     Accel         // "" means AccelAuto
 	Binary   string        // QEMU; "" means DefaultBinary
-	Features *Features     // of that binary; required unless Want is AccelTCG
+	Features *Features     // of that binary; nil to ask it
 	CacheDir string        // where the verdict on KVM is kept until the host boots again; "" keeps nothing
 	User     User          // as in StartOptions
 	Device   string        // "" means /dev/kvm
@@ -81,11 +81,19 @@ func (e *AccelError) Error() string {
 
 // ChooseAccel decides between KVM and TCG. KVM counts as working when a guest
 // of our own has run under it, which is found out once per boot of the host.
-// An error other than the context's is an *AccelError, and only for AccelKVM.
+// That KVM was asked for and does not work is an *AccelError; the other errors
+// are the context's, and those of a QEMU that tells nothing of itself.
 func ChooseAccel(ctx context.Context, o AccelOptions) (Decision, error) {
 	o = o.withDefaults()
 	if o.Want == AccelTCG {
 		return Decision{Accel: AccelTCG, Reason: "TCG, as asked for"}, nil
+	}
+	if o.Features == nil {
+		f, err := Probe(ctx, o.Binary, o.CacheDir)
+		if err != nil {
+			return Decision{}, fmt.Errorf("choosing the accelerator: %w", err)
+		}
+		o.Features = f
 	}
 	v, err := examineKVM(ctx, o)
 	if err != nil {
@@ -129,7 +137,7 @@ func advice(s KVMState) string {
 
 // examineKVM goes from the cheapest question to the dearest.
 func examineKVM(ctx context.Context, o AccelOptions) (verdict, error) {
-	if o.Features == nil || !o.Features.KVM {
+	if !o.Features.KVM {
 		return verdict{State: KVMNotBuilt, Reason: "this QEMU was built without KVM"}, nil
 	}
 	info, v := openKVM(o.Device)

@@ -62,6 +62,19 @@ func TestChooseTCG(t *testing.T) {
 	}
 }
 
+// TestChooseAsksQEMU leaves it to ChooseAccel to ask the binary.
+func TestChooseAsksQEMU(t *testing.T) {
+	binary, starts := countingQEMU(t, t.TempDir())
+	o := AccelOptions{Binary: binary, Device: filepath.Join(t.TempDir(), "kvm")}
+	if d, err := ChooseAccel(t.Context(), o); err != nil || d.KVM != KVMAbsent || starts() != 1 {
+		t.Errorf("%+v, %v after %d starts", d, err, starts())
+	}
+	o.Binary = "no-such-qemu"
+	if _, err := ChooseAccel(t.Context(), o); err == nil || !strings.HasPrefix(err.Error(), "choosing the accelerator: finding QEMU") {
+		t.Errorf("err = %v", err)
+	}
+}
+
 func TestOpenVerdict(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "/dev/kvm", Err: syscall.EACCES}
 	v := openVerdict("/dev/kvm", denied)

@@ -1,59 +1,51 @@
 package qemu
 
 import (
+	"io"
 	"net"
 	"sync"
 	"time"
 )
 
-// console is the guest's serial line. It remembers whether someone reads it,
-// so that what QEMU wrote last is not lost when the machine is stopped.
+// drainTime bounds the reading of what a dead QEMU has left in a socket. It
+// takes no time at all, unless someone else holds the other end.
+const drainTime = 500 * time.Millisecond
+
+// console is the guest's serial line. What QEMU wrote before its end can be
+// read for ever, even when the descriptor is long closed.
 type console struct {
 	net.Conn
-	once    sync.Once
-	reading chan struct{} // closed at the first Read
-	ended   chan struct{} // closed when a Read has failed
-	close   sync.Once
-	finish  sync.Once
+
+	reading  sync.Mutex // held while the socket is read
+	finished bool       // the socket is closed, and rest holds what was in it
+	rest     []byte
 }
 
-func newConsole(conn net.Conn) *console {
-	return &console{Conn: conn, reading: make(chan struct{}), ended: make(chan struct{})}
-}
-
-// Read passes on what the guest wrote; io.EOF follows QEMU's end.
+// Read passes on what the guest wrote, and io.EOF after QEMU's end.
 func (c *console) Read(p []byte) (int, error) {
-	c.once.Do(func() { close(c.reading) })
-	n, err := c.Conn.Read(p)
-	if err != nil && !isTimeout(err) {
-		c.finish.Do(func() { close(c.ended) })
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if !c.finished {
+		return c.Conn.Read(p)
 	}
-	return n, err
+	if len(c.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
 }
 
-func isTimeout(err error) bool {
-	timeout, ok := err.(net.Error)
-	return ok && timeout.Timeout()
-}
-
-// drain gives a reader the time to take what is left.
-func (c *console) drain(limit time.Duration) {
-	select {
-	case <-c.reading:
-	default:
-		return // nobody reads
+// finish takes what is left in the socket, when QEMU is gone, and closes it.
+// A reader that waits in the socket comes back first: there is an end to read.
+func (c *console) finish() {
+	_ = c.SetReadDeadline(time.Now().Add(drainTime)) // a socket that was closed already needs none
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if c.finished {
+		return
 	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-c.ended:
-	case <-timer.C:
-	}
-}
-
-// Close may be called more than once.
-func (c *console) Close() error {
-	var err error
-	c.close.Do(func() { err = c.Conn.Close() })
-	return err
+	c.rest, _ = io.ReadAll(c.Conn) // as much as there is
+	c.finished = true
+	_ = c.Conn.Close() // nothing more can be sent to QEMU
 }

@@ -109,8 +109,9 @@ func newExitError(state *os.ProcessState, announced ExitReason, wanted bool, std
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		e.Signal = ws.Signal()
 	}
+	fromGuest := announced == ExitGuestReset || announced == ExitGuestShutdown || announced == ExitGuestPanic
 	switch {
-	case wanted:
+	case wanted && !fromGuest: // else the guest was faster than Stop
 		e.Reason = ExitStopped
 	case e.Signal != 0:
 		e.Reason = ExitKilled

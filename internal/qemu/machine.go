@@ -93,8 +93,7 @@ func (m *Machine) PID() int { return m.cmd.Process.Pid }
 func (m *Machine) Args() []string { return m.cmd.Args }
 
 // Console is the guest's first serial line. What QEMU wrote before its end
-// can be read until Stop returns; a reader that is at work then is given the
-// time to finish.
+// can be read at any time, also after Stop; then comes io.EOF.
 func (m *Machine) Console() net.Conn { return m.console }
 
 // Monitor is QEMU's monitor. Its connection ends with the machine.
@@ -205,11 +204,18 @@ func (m *Machine) note(e qmp.Event) {
 		}
 	case "SHUTDOWN":
 		m.enter(PhaseStopping)
-		m.announced = shutdownReason(e.Data)
+		m.announce(shutdownReason(e.Data))
 	case "GUEST_PANICKED":
-		m.announced = ExitGuestPanic
+		m.announce(ExitGuestPanic)
 	case "BLOCK_IO_ERROR":
 		m.noteFault(e.Data)
+	}
+}
+
+// announce keeps the first reason: a later one is only its consequence.
+func (m *Machine) announce(r ExitReason) {
+	if m.announced == "" {
+		m.announced = r
 	}
 }
 
@@ -280,8 +286,7 @@ func (m *Machine) release() {
 		_ = m.monitorConn.Close() // as above
 	}
 	if m.console != nil {
-		m.console.drain(exitGrace / 2)
-		_ = m.console.Close() // as above
+		m.console.finish()
 	}
 	if m.socket != "" {
 		_ = os.Remove(m.socket) // the run directory goes as a whole later

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -279,34 +278,48 @@ func TestConcurrentStops(t *testing.T) {
 	}
 }
 
-// TestConsoleIsReadToItsEnd pins that Stop takes nothing from a reader.
+// TestConsoleIsReadToItsEnd pins that Stop takes nothing from a reader,
+// whether it is at work or comes later.
 func TestConsoleIsReadToItsEnd(t *testing.T) {
 	last := strings.Repeat("the guest's last line\r\n", 2000)
-	m := startFake(t, fakeOptions{Serial: last})
-	read := make(chan []byte)
-	started := make(chan struct{})
-	go func() {
-		close(started)
-		data, err := io.ReadAll(m.Console())
-		if err != nil {
-			t.Errorf("reading the console: %v", err)
+	for _, atWork := range []bool{true, false} {
+		m := startFake(t, fakeOptions{Serial: last})
+		read := make(chan string, 1)
+		reader := func() {
+			data, err := io.ReadAll(m.Console())
+			if err != nil {
+				t.Errorf("reading the console: %v", err)
+			}
+			read <- string(data)
 		}
-		read <- data
-	}()
-	<-started
-	if err := m.Console().SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Error(err)
+		if atWork {
+			go reader()
+		}
+		if err := m.Stop(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !atWork {
+			reader()
+		}
+		if got := <-read; got != last {
+			t.Errorf("reader at work %v: %d bytes were read of %d", atWork, len(got), len(last))
+		}
+		if _, err := m.Console().Write([]byte("x")); err == nil {
+			t.Error("the console's socket is still open")
+		}
 	}
-	m.console.once.Do(func() { close(m.console.reading) }) // as its first Read does, whenever that is
+}
+
+// TestGuestIsFasterThanStop has a guest that resets just before Stop.
+func TestGuestIsFasterThanStop(t *testing.T) {
+	m := startFake(t, fakeOptions{On: map[string]string{
+		"quit": `{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}` + "\n" +
+			`{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}` + "\n",
+	}})
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if got := <-read; string(got) != last {
-		t.Errorf("%d bytes were read of %d", len(got), len(last))
-	}
-	if _, err := m.Console().Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the console is still open: %v", err)
-	}
+	wantEnd(t, m, ExitGuestReset, "the guest reset the machine")
 }
 
 func TestPhases(t *testing.T) {

@@ -116,7 +116,7 @@ func (m *Machine) channels(s *Spec, o StartOptions, files *inheritance) error {
 	if err != nil {
 		return err
 	}
-	m.console, s.SerialFD = newConsole(serial), fd
+	m.console, s.SerialFD = &console{Conn: serial}, fd
 	if m.monitorConn, s.MonitorFD, err = connection("monitor", files); err != nil {
 		return err
 	}

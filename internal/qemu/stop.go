@@ -45,14 +45,15 @@ func (m *Machine) end(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	var failed []error
-	for _, try := range m.tries(ctx) {
-		if m.hasEnded() {
-			break
+	for _, try := range m.tries() {
+		patience := ctx
+		if try.forced {
+			patience = context.WithoutCancel(ctx)
 		}
-		if try.ctx.Err() != nil {
-			continue // no patience left
+		if m.hasEnded() || patience.Err() != nil {
+			continue
 		}
-		if err := m.attempt(try); err != nil {
+		if err := m.attempt(patience, try); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", try.what, err))
 		}
 	}
@@ -61,21 +62,21 @@ func (m *Machine) end(ctx context.Context) error {
 
 // try is one way of making QEMU end.
 type try struct {
-	what  string
-	limit time.Duration
-	do    func(context.Context) error
-	ctx   context.Context // not stored: the list lives as long as the call
+	what   string
+	limit  time.Duration
+	do     func(context.Context) error
+	forced bool // done even when the caller's patience has ended
 }
 
-// tries are the ways in order; the last does not depend on anyone's patience.
-func (m *Machine) tries(ctx context.Context) []try {
+// tries are the ways, in order.
+func (m *Machine) tries() []try {
 	var list []try
 	if m.monitor != nil {
-		list = append(list, try{"asking QEMU to quit", quitTime, m.quit, ctx})
+		list = append(list, try{what: "asking QEMU to quit", limit: quitTime, do: m.quit})
 	}
 	return append(list,
-		try{"sending QEMU SIGTERM", termTime, m.signal(syscall.SIGTERM), ctx},
-		try{"killing QEMU", killTime, m.signal(syscall.SIGKILL), context.WithoutCancel(ctx)})
+		try{what: "sending QEMU SIGTERM", limit: termTime, do: m.signal(syscall.SIGTERM)},
+		try{what: "killing QEMU", limit: killTime, do: m.signal(syscall.SIGKILL), forced: true})
 }
 
 func (m *Machine) hasEnded() bool {
@@ -88,8 +89,8 @@ func (m *Machine) hasEnded() bool {
 }
 
 // attempt does one thing and waits for the end that it should bring.
-func (m *Machine) attempt(t try) error {
-	ctx, cancel := context.WithTimeoutCause(t.ctx, t.limit, fmt.Errorf("it did not end within %v", t.limit))
+func (m *Machine) attempt(ctx context.Context, t try) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.limit, fmt.Errorf("it did not end within %v", t.limit))
 	defer cancel()
 	if err := t.do(ctx); err != nil && !m.hasEnded() {
 		return err

@@ -71,20 +71,16 @@ func EditGrub(cfg []byte, o GrubOptions) ([]byte, []GrubChange, error) {
 
 // grubHeader is what must come before the file's first line.
 func grubHeader(c grubConfig) string {
-	wanted := []struct {
-		line    string
-		present func(grubCommand) bool
-	}{
-		{"serial --unit=0 --speed=115200", func(c grubCommand) bool { return c.is("serial") }},
-		{"terminal_input --append serial", func(c grubCommand) bool { return c.is("terminal_input") && c.has("serial") }},
-		{"terminal_output --append serial", func(c grubCommand) bool { return c.is("terminal_output") && c.has("serial") }},
-	}
+	present := func(has func(grubCommand) bool) bool { return slices.ContainsFunc(c.root.commands, has) }
 	var header []string
-	for _, w := range wanted {
-		if !slices.ContainsFunc(c.root.commands, w.present) {
-			header = append(header, w.line)
-		}
+	// All or nothing: a terminal must follow the command that makes it.
+	if !present(func(c grubCommand) bool { return c.is("serial") }) ||
+		!present(func(c grubCommand) bool { return c.is("terminal_input") && c.has("serial") }) ||
+		!present(func(c grubCommand) bool { return c.is("terminal_output") && c.has("serial") }) {
+		header = append(header, "serial --unit=0 --speed=115200",
+			"terminal_input --append serial", "terminal_output --append serial")
 	}
+	// Without any timeout, GRUB waits for ever.
 	if !slices.ContainsFunc(c.settings, func(s grubSetting) bool { return s.name == "timeout" && !s.conditional }) {
 		header = append(header, "set timeout=0")
 	}

@@ -58,7 +58,6 @@ func (c *Client) PowerOff(ctx context.Context, family platform.Family, w Witness
 		}
 		ran <- err
 	}()
-	var failure error
 	for {
 		select {
 		case <-w.Exited:
@@ -69,13 +68,13 @@ func (c *Client) PowerOff(ctx context.Context, family platform.Family, w Witness
 			} else if e.down(line) {
 				return nil
 			}
-		case failure = <-ran:
+		case err := <-ran:
 			ran = nil
-		case <-ctx.Done():
-			if failure == nil {
-				failure = context.Cause(ctx)
+			if err != nil {
+				return fmt.Errorf("bringing the guest down: %w", err)
 			}
-			return fmt.Errorf("bringing the guest down (waiting for %s): %w", e.sign(), failure)
+		case <-ctx.Done():
+			return fmt.Errorf("bringing the guest down (waiting for %s): %w", e.sign(), context.Cause(ctx))
 		}
 	}
 }

@@ -84,3 +84,10 @@ func (w world) in(t *testing.T) *sshServer {
 	s.env = s.env[1:]
 	return s
 }
+
+func writeProgram(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

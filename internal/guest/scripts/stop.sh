@@ -26,35 +26,34 @@ table() {
 	done
 }
 
-# members prints the pids of the script's processes. Of a process that has lost
-# its parent only an earlier call knows that it was a descendant.
-members() {
-	if test "$own" = session; then
-		table | while read -r p _ session; do
-			test "$session" != "$pid" || echo "$p"
-		done
-		return
-	fi
-	all=$(table) family=" $pid $(cat "$d/family" 2>/dev/null) " before=
-	while test "$family" != "$before"; do
-		before=$family
-		while read -r p parent _; do
-			case $family in
-			*" $p "*) ;;
-			*" $parent "*) family="$family$p " ;;
-			esac
-		done <<-END
-			$all
-		END
+if test "$own" = session; then
+	kill -s "$signal" -- "-$pid" 2>/dev/null
+	# Those that have made a process group of their own.
+	table | while read -r p _ session; do
+		test "$session" != "$pid" || kill -s "$signal" "$p" 2>/dev/null
 	done
-	echo "$family" >"$d/family"
-	echo "$family"
-}
+	exit 0
+fi
 
-# Listed before anything dies: an orphan is nobody's descendant.
-list=$(members)
-test "$own" = process || kill -s "$signal" -- "-$pid" 2>/dev/null
-for p in $list; do
+# Descendants: each is stopped before its children are looked for, so that it
+# can't have another one meanwhile. An orphan is nobody's descendant: what an
+# earlier call has found is kept.
+family=' ' news="$pid $(cat "$d/family" 2>/dev/null)"
+while test -n "$news"; do
+	for p in $news; do
+		kill -s STOP "$p" 2>/dev/null
+		family="$family$p "
+	done
+	news=$(table | while read -r p parent _; do
+		case $family in
+		*" $p "*) ;;
+		*" $parent "*) echo "$p" ;;
+		esac
+	done)
+done
+echo "$family" >"$d/family"
+for p in $family; do
 	kill -s "$signal" "$p" 2>/dev/null
+	kill -s CONT "$p" 2>/dev/null
 done
 exit 0

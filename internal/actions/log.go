@@ -132,6 +132,17 @@ func (l *Log) Printf(format string, args ...any) {
 	l.put(l.ours(), text+"\n")
 }
 
+// Redraw shows a line that the next one overwrites, on a terminal only.
+func (l *Log) Redraw(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opt.Commands {
+		return
+	}
+	l.put(l.opt.Stderr, "\r\x1b[K"+oneLine(text))
+	l.midway = true
+}
+
 // Quote prints lines from elsewhere, indented, always fenced.
 func (l *Log) Quote(lines []string) {
 	l.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -36,6 +37,7 @@ type Command struct {
 // cli is the grammar of the command line.
 type cli struct {
 	Run     runCommand     `cmd:"" help:"Boot a guest, run a command or script in it, and end with its exit status."`
+	Image   imageCommand   `cmd:"" help:"Manage the image store."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -84,6 +86,10 @@ func (c Command) Main() int {
 	case parsed.Command() == "version":
 		fmt.Fprintln(c.Stdout, c.version())
 		return 0
+	}
+	if which, ok := strings.CutPrefix(parsed.Command(), "image "); ok {
+		which, _, _ = strings.Cut(which, " ")
+		return c.image(&grammar.Image, which)
 	}
 	return c.run(&grammar.Run)
 }
@@ -179,7 +185,15 @@ func (c Command) host(workspace string) (lifecycle.Host, error) {
 	if err != nil {
 		return lifecycle.Host{}, fmt.Errorf("finding the workspace: %w", err)
 	}
-	h := lifecycle.Host{Workspace: abs, Temp: c.getenv("RUNNER_TEMP"), KVM: "/dev/kvm", Version: c.version(), Progress: c.terminal()}
+	h := lifecycle.Host{
+		Workspace: abs, Temp: c.getenv("RUNNER_TEMP"), KVM: "/dev/kvm", Version: c.version(), Progress: c.terminal(),
+		Repository: c.getenv("GITHUB_REPOSITORY"), API: c.getenv("GITHUB_API_URL"),
+	}
+	if id := c.getenv("GITHUB_RUN_ID"); id != "" {
+		if h.RunID, err = strconv.ParseInt(id, 10, 64); err != nil {
+			return h, fmt.Errorf("reading GITHUB_RUN_ID: %w", err)
+		}
+	}
 	// Runners before 2.329 pass a path of the host that a container does not have.
 	if info, err := os.Stat(h.Temp); h.Temp == "" || err != nil || !info.IsDir() {
 		h.Temp = os.TempDir()

@@ -83,6 +83,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
+	r.overlayPath = overlay
 	m, err := qemu.Start(ctx, r.spec(overlay), qemu.StartOptions{
 		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
 		Log: io.MultiWriter(r.qemu, r.qemuTail),
@@ -120,14 +121,25 @@ func (r *run) spec(overlay string) qemu.Spec {
 	return s
 }
 
+// consoleBacklog is how many lines are kept for whoever begins to wait for one.
+const consoleBacklog = 64
+
 // watchConsole reads the serial console for as long as the machine lives.
 func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 	out, _ := r.Log.Guest()
 	show := r.Log.Commands() // in a folded group of the log; a person at a terminal waits for SSH instead
+	last := make(chan string, consoleBacklog)
+	r.consoleLines = last
 	c := console.New(m.Console(), console.Options{
 		Log: r.serial,
 		OnLine: func(l console.Line) {
-			if show && r.client == nil {
+			select {
+			case last <- l.Text:
+			default: // nobody waits for them, but when the guest is brought down
+				<-last
+				last <- l.Text
+			}
+			if show && !r.ready.Load() {
 				fmt.Fprintf(out, "    %s\n", actions.Printable(l.Text))
 			}
 		},
@@ -177,6 +189,7 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	}
 	r.cleanup.push("closing the connection to the guest", func(context.Context) error { return client.Close() })
 	r.client = client
+	r.ready.Store(true)
 	r.result.Boot = time.Since(r.started)
 	r.result.SSH = client.Took()
 	r.result.Uname = client.Uname()

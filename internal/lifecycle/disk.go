@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +14,6 @@ import (
 	"github.com/org/hurd-qemu-action/internal/platform"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
-	"github.com/org/hurd-qemu-action/internal/selftest"
 )
 
 // disk is what is known of the guest's disk before it boots.
@@ -37,17 +34,8 @@ type manifest struct {
 
 // obtainImage gets the image, finds out what is in it and prepares it.
 func (r *run) obtainImage(ctx context.Context) (string, error) {
-	src, err := image.ParseSource(r.config.Image)
-	if err != nil {
-		return "", fail(InputInvalid, "Invalid input", fmt.Errorf("image: %w", err))
-	}
-	store := &image.Store{
-		Dir:      r.storeDir(),
-		Embedded: map[string]func() (io.ReadCloser, int64, error){"selftest": openSelftest},
-		Client:   &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment}},
-		Progress: r.progress(),
-	}
-	base, err := store.Obtain(ctx, src, image.Want{Arch: r.config.Arch})
+	store := NewStore(r.storeDir(), r.progress())
+	base, err := store.Obtain(ctx, r.source, r.want())
 	if err != nil {
 		return "", fail(ImageFailed, "No image", err)
 	}
@@ -66,15 +54,9 @@ func (r *run) obtainImage(ctx context.Context) (string, error) {
 	return "", r.makeSeed()
 }
 
-func openSelftest() (io.ReadCloser, int64, error) {
-	f, info, err := selftest.Open()
-	return f, int64(info.Size), err
-}
-
 // prepareImage makes, or finds, the raw disk that is the same for every run.
 func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.Base) error {
-	key := fmt.Sprintf("provision-%d-%s-%s-%t", provision.Version, r.config.Provision, r.config.SSHUser, r.config.UserData+r.config.MetaData != "")
-	prepared, err := store.Prepare(ctx, base, key, func(ctx context.Context, raw string) ([]byte, error) {
+	prepared, err := store.Prepare(ctx, base, r.prepareKey(), func(ctx context.Context, raw string) ([]byte, error) {
 		m, err := r.prepareDisk(ctx, raw)
 		if err != nil {
 			return nil, err
@@ -112,6 +94,13 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 	return nil
 }
 
+// prepareKey stands for all that the edits depend on beside the image.
+func (r *run) prepareKey() string {
+	c := r.config
+	return fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s",
+		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot)
+}
+
 // prepareDisk is run once for an image: it looks at a raw copy of it, decides
 // how to log in, and edits the copy.
 func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
@@ -132,9 +121,11 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		return m, fail(InputInvalid, "The image cannot be provisioned", err)
 	}
 	if m.Method != provision.MethodExt2 {
-		return m, nil
+		return m, r.needsEditing(m)
 	}
-	p, err := provision.Prepare(ctx, raw, provision.Options{User: r.config.SSHUser, Console: true})
+	p, err := provision.Prepare(ctx, raw, provision.Options{
+		User: r.config.SSHUser, Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
+	})
 	if err != nil {
 		var user *provision.NoUserError
 		if errors.As(err, &user) {
@@ -147,6 +138,23 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 	}
 	m.Prepared = &p
 	return m, nil
+}
+
+// needsEditing refuses inputs that ask for edits of a disk that is not edited.
+func (r *run) needsEditing(m manifest) error {
+	var problems []error
+	for _, in := range []struct {
+		name  string
+		given bool
+	}{{"disk-size", r.config.DiskSize != 0}, {"apt-snapshot", r.config.AptSnapshot != ""}} {
+		if in.given {
+			problems = append(problems, fmt.Errorf("%s: needs provision: ext2, and this image is provisioned by %s (%s)", in.name, m.Method, m.Reason))
+		}
+	}
+	if len(problems) > 0 {
+		return fail(InputInvalid, "Invalid input", errors.Join(problems...))
+	}
+	return nil
 }
 
 // planMachine chooses the hardware and refuses what is known not to work.
@@ -201,9 +209,4 @@ func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
 		}
 	}
 	return path, nil
-}
-
-// progress prints what the image store reports.
-func (r *run) progress() func(image.Report) {
-	return func(p image.Report) { r.Log.Printf("%s", strings.TrimSpace(p.String())) }
 }

@@ -133,6 +133,9 @@ func (r *run) reportFailure(e *Error) {
 
 // separate takes an error that holds several problems apart.
 func separate(err error) []error {
+	if err == nil {
+		return nil
+	}
 	var problems config.Problems
 	if errors.As(err, &problems) {
 		errs := make([]error, len(problems))

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/image"
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 )
@@ -25,6 +27,10 @@ type Host struct {
 	QEMU      string // binary; empty: qemu-system-x86_64 of PATH
 	Version   string // of this program
 	Progress  bool   // a person watches a terminal
+
+	Repository string // owner/name of the workflow's repository, for artifacts; empty: none
+	RunID      int64  // of the workflow; 0: none
+	API        string // GitHub's REST address; empty: the public one
 }
 
 // Request is one run.
@@ -54,6 +60,7 @@ type Result struct {
 type run struct {
 	Request
 	config  config.Config
+	source  image.Source
 	cleanup cleanup
 	result  Result
 
@@ -73,7 +80,11 @@ type run struct {
 	started  time.Time     // of the machine
 	machine  *qemu.Machine
 	console  *console.Console
-	client   *guest.Client
+	// consoleLines has the last lines of the console.
+	consoleLines chan string
+	overlayPath  string      // of the machine that runs
+	ready        atomic.Bool // a command has run in the guest
+	client       *guest.Client
 }
 
 // Run makes the one pass. It never fails without saying so in the log and in
@@ -95,11 +106,9 @@ func Run(ctx context.Context, req Request) Result {
 
 // pass goes through the steps in order.
 func (r *run) pass(ctx context.Context) error {
-	cfg, err := config.Parse(r.Inputs, nil)
-	if err != nil {
-		return fail(InputInvalid, "Invalid input", err)
+	if err := r.readInputs(); err != nil {
+		return err
 	}
-	r.config = cfg
 	steps := []struct {
 		title string
 		do    func(context.Context) (note string, err error)
@@ -122,7 +131,35 @@ func (r *run) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.runScript(ctx)
+	if err := r.runScript(ctx); err != nil || r.config.ImageOutput == "" || r.result.Kind != Success {
+		return err
+	}
+	end := r.Log.Group("Export")
+	note, err := r.export(ctx)
+	end(note)
+	return err
+}
+
+// readInputs validates everything that can be validated before anything is
+// done, so that all problems are reported at once.
+func (r *run) readInputs() error {
+	cfg, err := config.Parse(r.Inputs, nil)
+	problems := separate(err)
+	r.config = cfg
+	if cfg.CacheDir != "" {
+		r.Host.Cache = cfg.CacheDir
+	}
+	if cfg.Image != "" {
+		if r.source, err = image.ParseSource(cfg.Image); err != nil {
+			problems = append(problems, fmt.Errorf("image: %w", err))
+		} else {
+			problems = append(problems, separate(r.source.Check(r.want()))...)
+		}
+	}
+	if len(problems) > 0 {
+		return fail(InputInvalid, "Invalid input", errors.Join(problems...))
+	}
+	return nil
 }
 
 // begin makes the directories and logs of the run.
@@ -159,7 +196,7 @@ func (r *run) log(name string) (*os.File, error) {
 }
 
 // storeDir is the image store.
-func (r *run) storeDir() string { return filepath.Join(r.Host.Cache, "images") }
+func (r *run) storeDir() string { return StoreDir(r.Host.Cache) }
 
 // stateDir keeps what was found out about this host.
 func (r *run) stateDir() string { return filepath.Join(r.Host.Cache, "host") }

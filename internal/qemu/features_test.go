@@ -211,3 +211,20 @@ func needProgram(t testing.TB, name, debianPackage string) {
 	}
 	t.Skipf("%s is missing: apt-get install %s", name, debianPackage)
 }
+
+// TestUnusableCache pins that a cache that cannot be kept is no error.
+func TestUnusableCache(t *testing.T) {
+	binary, starts := countingQEMU(t, t.TempDir())
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want := 1; want <= 2; want++ {
+		if _, err := Probe(deadline(t, 20*time.Second), binary, filepath.Join(file, "cache")); err != nil {
+			t.Errorf("err = %v", err)
+		}
+		if starts() != want {
+			t.Errorf("%d starts, want %d", starts(), want)
+		}
+	}
+}

@@ -38,6 +38,7 @@ var hints = []struct {
 	{ErrHash, "nothing of it was kept; if the file was meant to change, give its new hash, and check image-mirror if one is set"},
 	{ErrSignature, "nothing of it was kept; check that image-signature and image-key belong to this file"},
 	{ErrNoList, "give image-sha256 or image-sha512, or use image-verify: none"},
+	{errRateLimit, "give a token, which allows more, or try again then"},
 	{fetch.ErrInsecure, "give a hash, or an address that stays with https"},
 	{fetch.ErrNotFile, "open the address in a browser: it may want a login, or the file has moved"},
 	{fetch.ErrLength, "the server or a proxy on the way is wrong about the file; try another address"},

@@ -145,7 +145,7 @@ func (s *Store) verify(ctx context.Context, e Entry) error {
 	if e.dir != imagesDir && e.dir != preparedDir {
 		return nil // a download is verified at its end, a pin holds nothing but itself
 	}
-	b, m, err := s.use(ctx, e.dir, e.Name)
+	b, m, err := s.hold(ctx, e.dir, e.Name)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (m *meter) at(done, total int64) {
 	defer m.mu.Unlock()
 	now := m.s.now()
 	past := now.Sub(m.last)
-	if past < reportEvery && done != total {
+	if past < reportEvery && (done != total || done == m.done) {
 		return
 	}
 	if m.done > 0 && past > 0 {

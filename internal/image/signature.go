@@ -103,7 +103,11 @@ func dearmor(data []byte, kind string) ([]byte, error) {
 	if block.Type != kind {
 		return nil, fmt.Errorf("it is a %s, not a %s", block.Type, kind)
 	}
-	return io.ReadAll(block.Body)
+	binary, err := io.ReadAll(block.Body)
+	if err != nil {
+		return nil, fmt.Errorf("the armour is damaged: %w", err)
+	}
+	return binary, nil
 }
 
 // begin starts a check of what will be written to the returned writer; finish

@@ -136,6 +136,17 @@ func (s *Store) disk(kind, name string, format Format) string {
 
 // use takes an entry for use, or returns an error that is fs.ErrNotExist.
 func (s *Store) use(ctx context.Context, kind, name string) (Base, manifest, error) {
+	b, m, err := s.hold(ctx, kind, name)
+	if err == nil {
+		// The time of use only orders what Prune removes; a store that can't be
+		// written is not pruned either.
+		_ = os.Chtimes(filepath.Join(s.Dir, kind, name, usedName), time.Time{}, s.now())
+	}
+	return b, m, err
+}
+
+// hold is use for who only looks at an entry.
+func (s *Store) hold(ctx context.Context, kind, name string) (Base, manifest, error) {
 	if _, err := os.Stat(filepath.Join(s.Dir, kind, name)); err != nil {
 		return Base{}, manifest{}, err // spares the lock file of an entry that is not there
 	}
@@ -148,9 +159,6 @@ func (s *Store) use(ctx context.Context, kind, name string) (Base, manifest, err
 		_ = l.Close() // the entry's error counts
 		return Base{}, manifest{}, err
 	}
-	// The time of use only orders what Prune removes; a store that can't be
-	// written is not pruned either.
-	_ = os.Chtimes(filepath.Join(s.Dir, kind, name, usedName), time.Time{}, s.now())
 	return s.base(kind, name, m, l), m, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -23,31 +24,31 @@ func rawDisk(size int) []byte {
 	return d
 }
 
-func zstdBytes(t *testing.T, data []byte) []byte {
-	t.Helper()
+// embedded is the opener of a selftest image of the given contents.
+func embedded(raw []byte) map[string]func() (io.ReadCloser, int64, error) {
 	var b bytes.Buffer
 	w, err := zstd.NewWriter(&b)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		_, err = w.Write(raw)
 	}
-	if _, err := w.Write(data); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(err, w.Close()); err != nil {
+		panic(err)
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
+	return map[string]func() (io.ReadCloser, int64, error){
+		"selftest": func() (io.ReadCloser, int64, error) {
+			return io.NopCloser(bytes.NewReader(b.Bytes())), int64(b.Len()), nil
+		},
 	}
-	return b.Bytes()
 }
 
-// embed makes a store whose selftest image is the given raw disk.
-func embed(t *testing.T, raw []byte) *Store {
-	t.Helper()
-	packed := zstdBytes(t, raw)
-	return &Store{Dir: filepath.Join(t.TempDir(), "store"), Embedded: map[string]func() (io.ReadCloser, int64, error){
-		"selftest": func() (io.ReadCloser, int64, error) {
-			return io.NopCloser(bytes.NewReader(packed)), int64(len(packed)), nil
-		},
-	}}
+func gzipped(data []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, err := w.Write(data)
+	if err := errors.Join(err, w.Close()); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
 }
 
 func mustParse(t *testing.T, text string) Source {
@@ -75,7 +76,8 @@ func mustObtain(t *testing.T, s *Store, text string, want Want) Base {
 
 func TestSelftestToOverlay(t *testing.T) {
 	raw := rawDisk(1 << 20)
-	s := embed(t, raw)
+	s := newStore(t)
+	s.Embedded = embedded(raw)
 	b := mustObtain(t, s, "selftest", Want{})
 	if b.Reused || b.Format != Raw || b.VirtualSize != units.MiB || b.Verified.How != Embedded {
 		t.Errorf("base = %+v", b)

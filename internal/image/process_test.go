@@ -1,0 +1,316 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// roleVariable makes the test program play one of the roles instead: what
+// happens to a process that is killed, or has a disk of its own, needs one.
+const roleVariable = "HURD_QEMU_ACTION_IMAGE_ROLE"
+
+var roles = map[string]func(args []string) error{
+	"fetch": roleFetch, "prepare": rolePrepare, "full": roleFull, "read-only": roleReadOnly,
+}
+
+func TestMain(m *testing.M) {
+	role := roles[os.Getenv(roleVariable)]
+	if role == nil {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	if err := role(os.Args[1:]); err != nil {
+		fmt.Println("error:", err)
+		os.Exit(1)
+	}
+}
+
+// play starts the test program in a role.
+func play(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewReader(out)
+}
+
+// kill waits for a line of the process and kills it as nobody can notice.
+func kill(t *testing.T, cmd *exec.Cmd, out *bufio.Reader, line string) {
+	t.Helper()
+	got, err := out.ReadString('\n')
+	if err != nil || got != line+"\n" {
+		t.Errorf("the process said %q, %v; want %q", got, err, line)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+}
+
+func roleFetch(args []string) error {
+	dir, address, hash := args[0], args[1], args[2]
+	src, err := ParseSource(address)
+	if err != nil {
+		return err
+	}
+	s := &Store{Dir: dir, Now: ticking()}
+	s.Progress = func(r Report) {
+		if r.Done >= units.MiB {
+			fmt.Println("a part is there")
+		}
+	}
+	_, err = s.Obtain(context.Background(), src, Want{SHA256: hash})
+	return err
+}
+
+// TestKilledWhileFetching kills the process in the middle: the next one goes
+// on with what was received, and sweeps the rest away.
+func TestKilledWhileFetching(t *testing.T) {
+	web := newSite(t, httptest.NewServer)
+	data := rawDisk(4 << 20)
+	web.mu.Lock() // the other process can't tell our race detector what came first
+	web.files["/disk.img"] = data
+	web.first["/disk.img"] = func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("ETag", `"`+sha(data)[:16]+`"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		_, _ = w.Write(data[:2<<20]) // the client is killed
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}
+	web.mu.Unlock()
+	s := web.store(t)
+	cmd, out := play(t, "fetch", s.Dir, web.URL+"/disk.img", sha(data))
+	kill(t, cmd, out, "a part is there")
+	if len(s.entries("tmp")) != 1 || len(s.entries(imagesDir)) != 0 {
+		t.Errorf("after the kill: tmp %q, images %q", s.entries("tmp"), s.entries(imagesDir))
+	}
+	web.requests()
+	mustObtain(t, s, web.URL+"/disk.img", Want{SHA256: sha(data)})
+	if got := web.requests(); !strings.HasPrefix(got, "/disk.img bytes=") {
+		t.Errorf("it did not go on, but asked %q", got)
+	}
+}
+
+func rolePrepare(args []string) error {
+	dir, path := args[0], args[1]
+	s := &Store{Dir: dir, Progress: func(r Report) { fmt.Println(r.Step) }}
+	src, err := ParseSource(path)
+	if err != nil {
+		return err
+	}
+	b, err := s.Obtain(context.Background(), src, Want{})
+	if err != nil {
+		return err
+	}
+	_, err = s.Prepare(context.Background(), b, "v1", func(context.Context, string) ([]byte, error) {
+		fmt.Println("editing")
+		select {} // until it is killed
+	})
+	return err
+}
+
+// TestKilledWhilePreparing kills the maker while another process waits: that
+// one then makes the disk.
+func TestKilledWhilePreparing(t *testing.T) {
+	s := newStore(t)
+	path := file(t, "a.img", rawDisk(1<<20))
+	cmd, out := play(t, "prepare", s.Dir, path)
+	b := mustObtain(t, s, path, Want{})
+	said, err := out.ReadString('\n')
+	if said != "editing\n" || err != nil {
+		t.Fatalf("the process said %q, %v", said, err)
+	}
+	s.Progress = func(r Report) {
+		if r.Step == StepWait {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	p := mustPrepare(t, s, b, "v1", keep)
+	if p.Reused {
+		t.Error("the disk of the killed process was used")
+	}
+	_ = cmd.Wait() // it was killed
+}
+
+// TestWaitCanceled holds that a wait for another process ends with the context.
+func TestWaitCanceled(t *testing.T) {
+	s := newStore(t)
+	path := file(t, "a.img", rawDisk(1<<20))
+	cmd, out := play(t, "prepare", s.Dir, path)
+	if said, err := out.ReadString('\n'); said != "editing\n" || err != nil {
+		t.Fatalf("the process said %q, %v", said, err)
+	}
+	b := mustObtain(t, s, path, Want{})
+	stop := errors.New("stop requested")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	s.Progress = func(Report) { cancel(stop) }
+	if _, err := s.Prepare(ctx, b, "v1", keep); !errors.Is(err, stop) {
+		t.Errorf("error %v, want the cause", err)
+	}
+	// The waiting goroutine ends with the other process; goleak looks for it.
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	s.sweep()
+}
+
+// inNamespace plays a role that may mount.
+func inNamespace(t *testing.T, role string) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", t.TempDir())
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) || strings.Contains(string(out), "mount: operation not permitted") {
+		if os.Getenv("E2E_REQUIRED") == "1" {
+			t.Fatalf("no namespaces: %v", err)
+		}
+		t.Skipf("no namespaces with a disk of their own here: %v", err)
+	}
+	if err != nil {
+		t.Fatalf("%s%v", out, err)
+	}
+	return string(out)
+}
+
+func mountTmpfs(dir, size string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	return nil
+}
+
+func roleFull(args []string) error {
+	data := make([]byte, 40<<20)
+	_, _ = rand.NewChaCha8([32]byte{3}).Read(data) // never fails
+	data[510], data[511] = 0x55, 0xaa
+	clear(data[446:510])
+	chunked := false
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !chunked {
+			w.Header().Set("Content-Length", fmt.Sprint(len(data)))
+		}
+		_, _ = w.Write(data) // the client gives up
+	}))
+	defer web.Close()
+	src, err := ParseSource(web.URL + "/disk.img")
+	if err != nil {
+		return err
+	}
+	for i, name := range []string{"announced", "not announced"} {
+		chunked = i == 1
+		dir := filepath.Join(args[0], name)
+		if err := mountTmpfs(dir, "72m"); err != nil {
+			return err
+		}
+		s := &Store{Dir: dir}
+		_, err := s.Obtain(context.Background(), src, Want{SHA256: sha(data)})
+		fmt.Printf("%s: %v (tmp %q, images %q, downloads %q)\n", name, err, s.entries("tmp"), s.entries(imagesDir), s.entries(downloadsDir))
+	}
+	return nil
+}
+
+// TestFullDisk runs with a disk of 72 MiB: what is announced is refused before,
+// what is not announced fails in the middle, and nothing stays.
+func TestFullDisk(t *testing.T) {
+	out := inNamespace(t, "full")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("output:\n%s", out)
+	}
+	for i, says := range [][]string{
+		{"not enough disk space in ", "144 MiB are needed and 72 MiB are free; free some space, or set cache-dir to a directory with more"},
+		{"no space left on device", " free in ", "; free some space"},
+	} {
+		for _, part := range append(says, `(tmp [], images [], downloads [])`) {
+			if !strings.Contains(lines[i], part) {
+				t.Errorf("it says\n%s\nwant %q", lines[i], part)
+			}
+		}
+	}
+}
+
+func roleReadOnly(args []string) error {
+	dir := filepath.Join(args[0], "store")
+	if err := mountTmpfs(dir, "96m"); err != nil {
+		return err
+	}
+	disk := filepath.Join(args[0], "disk.img")
+	raw := rawDisk(1 << 20)
+	if err := os.WriteFile(disk, raw, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(disk+".gz", gzipped(raw), 0o600); err != nil {
+		return err
+	}
+	s := &Store{Dir: dir, Embedded: embedded(raw)}
+	use := func(source, key string) {
+		var p Prepared
+		b, err := s.Obtain(context.Background(), Source{Kind: KindPath, Path: source}, Want{})
+		if err == nil {
+			p, err = s.Prepare(context.Background(), b, key, keep)
+		}
+		fmt.Printf("%t %v\n", p.Reused, errors.Join(err, b.Close(), p.Close()))
+	}
+	use(disk, "v1")
+	use(disk+".gz", "v1")
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("mount: %w", err)
+	}
+	use(disk, "v1")
+	use(disk+".gz", "v1")
+	use(disk, "v2")
+	_, err := s.Obtain(context.Background(), Source{Kind: KindSelftest, Name: "selftest"}, Want{})
+	fmt.Println(err)
+	return nil
+}
+
+// TestReadOnlyStore uses what is in a store that can't be written, and says so
+// of what is not.
+func TestReadOnlyStore(t *testing.T) {
+	out := inNamespace(t, "read-only")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 6 || strings.Join(lines[:4], ",") != "false <nil>,false <nil>,true <nil>,true <nil>" {
+		t.Fatalf("output:\n%s", out)
+	}
+	for i, what := range []string{"false preparing ", "obtaining selftest: "} {
+		line := lines[4+i]
+		if !strings.HasPrefix(line, what) || !strings.Contains(line, "read-only file system; the image store can't be written to: set cache-dir to a directory that can") {
+			t.Errorf("it says\n%s", line)
+		}
+	}
+}

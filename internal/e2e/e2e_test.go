@@ -60,6 +60,7 @@ type program struct {
 	temp           string
 	output         string // GITHUB_OUTPUT
 	started        map[int]string
+	keep           []string // what may stay in the workspace beside the logs
 }
 
 type setup struct {
@@ -114,7 +115,11 @@ func (p *program) wait() int {
 	if entries, err := os.ReadDir(p.temp); err != nil || len(entries) != 0 {
 		p.t.Errorf("left in the temporary directory: %v, %v", entries, err)
 	}
-	if entries, err := os.ReadDir(p.workspace); err != nil || len(entries) > 1 || len(entries) == 1 && entries[0].Name() != ".hurd" {
+	entries, err := os.ReadDir(p.workspace)
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == ".hurd" || slices.Contains(p.keep, e.Name())
+	})
+	if err != nil || len(entries) != 0 {
 		p.t.Errorf("left in the workspace: %v, %v", entries, err)
 	}
 	status := p.cmd.ProcessState.ExitCode()

@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,8 +63,14 @@ type Cause struct {
 	Quote  []string // the lines that show it: of the console, or of QEMU's stderr
 }
 
-// quoteLines is how many lines of context a quote has.
-const quoteLines = 5
+// What a quote holds: this many lines, or those around a finding; each cut when
+// it is very long.
+const (
+	quoteLines  = 5
+	quoteBefore = 3
+	quoteAfter  = 4
+	quoteWidth  = 300
+)
 
 // Classify names the cause. It always names one: the last rule fits everything.
 // The lines in e.Lines are searched for findings as well, so that one in a line
@@ -129,27 +136,43 @@ func (e Evidence) last(s Severity) (Finding, bool) {
 	return Finding{}, false
 }
 
-// tail is the end of the console, without empty lines.
-func (e Evidence) tail() []string {
-	var quote []string
-	for i := len(e.Lines) - 1; i >= 0 && len(quote) < quoteLines; i-- {
-		if text := strings.TrimSpace(e.Lines[i].Text); text != "" {
-			quote = append([]string{e.Lines[i].Text}, quote...)
-		}
-	}
-	return quote
-}
+// tail is the end of the console.
+func (e Evidence) tail() []string { return quote(e.Lines, len(e.Lines)-1, quoteLines-1, 0) }
 
-// around is the finding's line with what came before it.
+// around is the finding's line with what came before and after it.
 func (e Evidence) around(f Finding) []string {
 	for i := len(e.Lines) - 1; i >= 0; i-- {
-		if e.Lines[i].Text != f.Line.Text {
-			continue
+		if e.Lines[i].Text == f.Line.Text {
+			return quote(e.Lines, i, quoteBefore, quoteAfter)
 		}
-		e.Lines = e.Lines[:i+1]
-		return e.tail()
 	}
-	return []string{f.Line.Text}
+	return []string{cut(f.Line.Text)}
+}
+
+// quote returns lines[at] with so many lines before and after it, empty ones
+// not counted.
+func quote(lines []Line, at, before, after int) []string {
+	var first, second []string
+	for i := at; i >= 0 && len(first) <= before; i-- {
+		if strings.TrimSpace(lines[i].Text) != "" {
+			first = append(first, cut(lines[i].Text))
+		}
+	}
+	slices.Reverse(first)
+	for i := at + 1; i < len(lines) && len(second) < after; i++ {
+		if strings.TrimSpace(lines[i].Text) != "" {
+			second = append(second, cut(lines[i].Text))
+		}
+	}
+	return append(first, second...)
+}
+
+// cut shortens a line.
+func cut(text string) string {
+	if runes := []rune(text); len(runes) > quoteWidth {
+		return string(runes[:quoteWidth]) + "..."
+	}
+	return text
 }
 
 // situation puts the evidence into a sentence.

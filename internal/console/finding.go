@@ -30,7 +30,8 @@ const (
 	Fsck         Kind = "fsck"            // the file system check stopped the boot
 	TaskDied     Kind = "essential-died"  // a server that the Hurd can't live without ended
 	NoBoot       Kind = "no-boot-device"  // the firmware found nothing to boot
-	LoaderError  Kind = "loader-error"    // GRUB could not read what it was told to boot
+	LoaderError  Kind = "loader-error"    // GRUB could not read something that it was told to
+	LoaderPrompt Kind = "loader-prompt"   // GRUB waits for commands
 	RootIO       Kind = "root-io-error"   // the root disk can't be read
 	OutOfMemory  Kind = "process-killed"  // Linux killed a process for memory
 	Maintenance  Kind = "emergency-shell" // the boot stopped at a shell for a person
@@ -87,8 +88,9 @@ type Pattern struct {
 // scanLimit bounds the part of a line in which findings are looked for.
 const scanLimit = 1024
 
-// perKind bounds how often one kind is reported: a guest that repeats itself
-// for hours must not fill our memory.
+// perKind bounds how often one kind is reported; besides, a kind is not
+// reported twice in a row. A guest that repeats itself for hours must not fill
+// our memory.
 const perKind = 16
 
 // lead is what may precede a message on its line: a kernel's messages come in
@@ -104,6 +106,7 @@ type scanner struct {
 	patterns []Pattern
 	count    map[Kind]int
 	prompted map[Kind]bool // kinds already reported for the line in progress
+	last     Kind          // the kind reported last
 }
 
 func newScanner(patterns []Pattern) *scanner {
@@ -124,9 +127,12 @@ func (s *scanner) scan(line Line) []Finding {
 				continue
 			}
 			s.prompted[p.Kind] = true
-			if s.count[p.Kind]++; s.count[p.Kind] <= perKind {
-				found = append(found, p.finding(line))
+			if p.Kind == s.last || s.count[p.Kind] == perKind {
+				continue
 			}
+			s.last = p.Kind
+			s.count[p.Kind]++
+			found = append(found, p.finding(line))
 		}
 	}
 	if !line.Partial {

@@ -19,7 +19,7 @@ func linuxPatterns() []Pattern {
 		{Kind: "root-remounted", Severity: Warning, Match: start(`EXT[234]-fs \([\w-]+\): Remounting filesystem read-only`),
 			Title: "A file system became read-only", Cause: "Linux found an error on the disk and stopped writing to it.",
 			Advice: "Repair the image with e2fsck -fy, or start from a fresh one."},
-		{Kind: Maintenance, Severity: Fatal, Match: regexp.MustCompile(`^(?:\(initramfs\) |ALERT!  .* does not exist\.  Dropping to a shell)`), Prompt: true,
+		{Kind: Maintenance, Severity: Fatal, Match: regexp.MustCompile(`^(?:\(initramfs\)(?: |$)|ALERT!  .* does not exist\.  Dropping to a shell)`), Prompt: true,
 			Title: "The boot stopped in the initramfs", Cause: "The initial RAM disk could not find or mount the root file system, and started a shell.",
 			Advice: "Compare root= in the boot entry with the machine's disks and the image's partitions."},
 		{Kind: Halted, Severity: Ending, Match: start(`reboot: System halted`), Title: "The guest has halted",
@@ -29,7 +29,7 @@ func linuxPatterns() []Pattern {
 		{Kind: Rebooting, Severity: Ending, Match: start(`reboot: Restarting system`), Title: "The guest is rebooting",
 			Cause: "Linux is starting over; everything in memory is lost.", Advice: "If the script was not meant to reboot the guest, look for reboot in it."},
 		// A prompt counts for every system: "hurd login: ", "(none) login: ", "login> ".
-		{Kind: LoginPrompt, Severity: Milestone, Match: regexp.MustCompile(`^(?:[a-z0-9][a-z0-9.-]* |\(none\) )?login(?:: |> )`), Prompt: true, Title: "The guest asks for a login"},
+		{Kind: LoginPrompt, Severity: Milestone, Match: regexp.MustCompile(`^(?:[a-z0-9][a-z0-9.-]* |\(none\) )?login[:>](?: |$)`), Prompt: true, Title: "The guest asks for a login"},
 	}
 }
 
@@ -42,13 +42,12 @@ func firmwarePatterns() []Pattern {
 		{Kind: NoBoot, Severity: Fatal, Match: start(`(?:No bootable device|Boot failed: not a bootable disk)`),
 			Title: "There is nothing to boot", Cause: "The firmware found no boot loader on any disk.",
 			Advice: "Check that the image is a whole disk (with a partition table and a boot loader), not a single file system, and that it is not empty."},
-		{Kind: LoaderError, Severity: Fatal, Match: regexp.MustCompile(`^(?:grub rescue> |grub> )`), Prompt: true,
+		{Kind: LoaderPrompt, Severity: Fatal, Match: regexp.MustCompile(`^grub(?: rescue)?>(?: |$)`), Prompt: true,
 			Title: "GRUB stopped at its prompt", Cause: file, Advice: "Reinstall the boot loader in the image, or correct its /boot/grub/grub.cfg."},
 		// GRUB goes on after most errors (a font that is missing, say); without a
 		// kernel it stops, and says one of these.
-		{Kind: LoaderError, Severity: Fatal, Match: regexp.MustCompile(`^error: (?:\S+: )?(?:you need to load the kernel first|invalid (?:magic number|arch)|no multiboot header found)`),
-			Title: "GRUB could not load the system", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message, or the one before it, names what is missing."},
-		{Kind: LoaderError, Severity: Warning, Match: regexp.MustCompile(`^error: (?:\S+: )?(?:no such (?:partition|device)|file .{1,200} not found|unknown filesystem|attempt to read or write outside|unsupported (?:flag|tag)|out of memory)`),
-			Title: "GRUB reports an error", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message names what is missing."},
+		// A warning: GRUB goes on after a missing translation or font as well.
+		{Kind: LoaderError, Severity: Warning, Match: regexp.MustCompile(`^error: (?:\S+:\d+:)? ?(?:no such (?:partition|device)|(?:file|disk) .{1,200} not found|unknown filesystem|attempt to read or write outside|you need to load the kernel first|invalid (?:magic number|arch)|unsupported (?:flag|tag)|no multiboot header found|out of memory)`),
+			Title: "GRUB could not read something", Cause: file, Advice: "Correct /boot/grub/grub.cfg in the image: the message names what is missing."},
 	}
 }

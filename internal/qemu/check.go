@@ -52,7 +52,8 @@ func Check(q Request) ([]Warning, error) {
 // Refusals takes the error of Check apart.
 func Refusals(err error) []*RefusedError {
 	var all []*RefusedError
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
 		for _, e := range joined.Unwrap() {
 			all = append(all, Refusals(e)...)
 		}

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/hurd-qemu-action/internal/qemu/qmp"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // deadlineAfter is for cleanups, when the test's own context has ended.
@@ -57,6 +58,7 @@ func TestE2EMachine(t *testing.T) {
 		_ = conn.Close()
 	}
 	checkTools(t, m)
+	checkDomain(t, m)
 	checkScreen(t, m)
 	start := time.Now()
 	if err := m.Stop(t.Context()); err != nil {
@@ -376,6 +378,9 @@ func TestE2EMach(t *testing.T) {
 			m := startReal(t, spec, options)
 			waitFor(t, m, tc.device, 120*time.Second)
 			waitFor(t, m, "PROBE READY", 20*time.Second)
+			if a, err := m.Activity(deadline(t, 20*time.Second)); err != nil || a.Read < 100*units.KiB {
+				t.Errorf("Activity = %+v, %v; GNU Mach was read from the disk", a, err)
+			}
 		})
 	}
 }

@@ -28,6 +28,7 @@ type fakeOptions struct {
 	Status     string            // what query-status says; "" is running
 	On         map[string]string // command -> what to send before its reply; "exit" as the last line ends the fake
 	Usernet    string            // what "info usernet" prints
+	Answers    map[string]string // command -> what it returns
 }
 
 // fakeArg marks a Spec for the fake.
@@ -144,6 +145,9 @@ func (o fakeOptions) monitor(conn net.Conn) int {
 }
 
 func (o fakeOptions) answer(command string) string {
+	if answer := o.Answers[command]; answer != "" {
+		return answer
+	}
 	switch command {
 	case "query-status":
 		if o.Status != "" {

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -81,33 +82,43 @@ func TestE2EPayload(t *testing.T) {
 	t.Errorf("medians of %d runs: %v; want one below %v", runs, medians, limit)
 }
 
-// TestE2EPayloadIsCritical shows that the payload can fail: one broken in the
-// place of its remapped address reports the step, and one without a reset
-// vector never ends.
+// patched is the payload with some bytes changed, at their first occurrence.
+func patched(t *testing.T, from, to []byte) []byte {
+	t.Helper()
+	code := payload()
+	at := bytes.Index(code, from)
+	if at < 0 {
+		t.Fatalf("the payload has no % x", from)
+	}
+	copy(code[at:], to)
+	return code
+}
+
+// TestE2EPayloadIsCritical shows that the payload can fail at what it checks.
 func TestE2EPayloadIsCritical(t *testing.T) {
 	o := tcgOptions(t)
-	boot := func(image []byte, limit time.Duration) *payloadFailure {
-		o.Timeout = limit
-		return runFirmware(deadline(t, 30*time.Second), o, AccelTCG, Access{}, image)
-	}
-	broken := slices.Clone(payload())
-	i := slices.Index(broken, 0x72) // the last byte but three of "Hurd", little-endian, as it is first written
-	if i < 0 {
-		t.Fatal("the payload writes no magic number")
-	}
-	broken[i]++
-	if failure := boot(broken, 20*time.Second); failure == nil || !failure.ran || failure.status != 1<<1|1 {
-		t.Errorf("a wrong number in memory: %+v; want a failure of step 1", failure)
-	}
-	hung := slices.Clone(payload())
-	copy(hung[0x1f0:], []byte{0xeb, 0xfe}) // jmp .
-	if failure := boot(hung, 500*time.Millisecond); failure == nil || !failure.timeout {
-		t.Errorf("an endless loop: %+v; want a timeout", failure)
-	}
-	reset := slices.Clone(payload())
-	copy(reset[0x1f0:], []byte{0xb0, 0xfe, 0xe6, 0x64, 0xf4}) // mov al, 0xfe; out 0x64, al; hlt
-	if failure := boot(reset, 20*time.Second); failure == nil || !failure.ran || failure.status != 0 {
-		t.Errorf("a reset: %+v; want an end with status 0", failure)
+	const long, short = 20 * time.Second, 500 * time.Millisecond
+	pageA, pageB := []byte{0x03, 0x40, 0, 0}, []byte{0x03, 0x50, 0, 0} // as the table has them
+	vector := []byte{0xe9, 0x0d, 0xfe}                                 // the reset vector's jmp to the start
+	for _, tc := range []struct {
+		name  string
+		code  []byte
+		limit time.Duration
+		want  payloadFailure
+	}{
+		{"memory that forgets", patched(t, []byte("druH"), []byte("DruH")), long, payloadFailure{ran: true, status: 1<<1 | 1}},
+		{"a wrong mapping", patched(t, pageB, pageA), long, payloadFailure{ran: true, status: 2<<1 | 1}},
+		{"a mapping that does not change", patched(t, pageA, pageB), long, payloadFailure{ran: true, status: 5<<1 | 1}},
+		{"a processor that stands still", patched(t, vector, []byte{0xeb, 0xfe}), short, payloadFailure{timeout: true, status: -1}},
+		{"a reset", patched(t, vector, []byte{0xb0, 0xfe, 0xe6, 0x64, 0xf4}), long, payloadFailure{ran: true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o.Timeout = tc.limit
+			failure := runFirmware(deadline(t, 30*time.Second), o, AccelTCG, Access{}, tc.code)
+			if failure == nil || *failure != tc.want {
+				t.Errorf("got %+v, want %+v", failure, tc.want)
+			}
+		})
 	}
 }
 

@@ -174,6 +174,25 @@ func TestPeopleGetTwoStreams(t *testing.T) {
 	}
 }
 
+func TestRedraw(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	l := New(Options{Stdout: &stdout, Stderr: &stderr})
+	l.Redraw("one\n\x1b[2J")
+	l.Redraw("two")
+	o, _ := l.Guest()
+	fmt.Fprint(o, "out\n")
+	l.Redraw("three")
+	l.Printf("end")
+	if want := "\r\x1b[Kone [2J\r\x1b[Ktwo\r\x1b[K\r\x1b[Kthree\r\x1b[Kend\n"; stderr.String() != want {
+		t.Errorf("got  %q\nwant %q", stderr.String(), want)
+	}
+	c, out := newLog(t, nil)
+	c.Redraw("never in a job's log")
+	if out.Len() != 0 || stdout.String() != "out\n" {
+		t.Errorf("written %q, %q", out, stdout.String())
+	}
+}
+
 func TestSeconds(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		840 * time.Millisecond: "0.84 s", 12340 * time.Millisecond: "12.3 s", 125 * time.Second: "2 min 5 s",

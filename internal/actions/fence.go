@@ -11,6 +11,10 @@ import (
 // fence has a token of its own, which nobody could have guessed when the text
 // inside was made. l.mu is held.
 func (l *Log) openFence() {
+	if l.drawn {
+		l.put(l.opt.Stderr, "\r\x1b[K")
+		l.drawn = false
+	}
 	if !l.opt.Commands || l.fence != "" {
 		return
 	}
@@ -22,6 +26,10 @@ func (l *Log) openFence() {
 // closeFence ends the guest's last line, so that the token stands at the start
 // of one, and the fence. l.mu is held.
 func (l *Log) closeFence() {
+	if l.drawn {
+		l.put(l.opt.Stderr, "\r\x1b[K")
+		l.drawn = false
+	}
 	if l.midway {
 		l.put(l.ours(), "\n")
 		l.midway = false

@@ -40,6 +40,7 @@ type Log struct {
 
 	mu     sync.Mutex
 	fence  string // token that ends the open stop-commands; empty: none is open
+	drawn  bool   // a line that is to be overwritten is on the terminal
 	midway bool   // the last byte that the guest printed was no newline
 	err    error
 }
@@ -140,7 +141,7 @@ func (l *Log) Redraw(text string) {
 		return
 	}
 	l.put(l.opt.Stderr, "\r\x1b[K"+oneLine(text))
-	l.midway = true
+	l.drawn = true
 }
 
 // Quote prints lines from elsewhere, indented, always fenced.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -127,7 +128,6 @@ const consoleBacklog = 64
 // watchConsole reads the serial console for as long as the machine lives.
 func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 	out, _ := r.Log.Guest()
-	show := r.Log.Commands() // in a folded group of the log; a person at a terminal waits for SSH instead
 	last := make(chan string, consoleBacklog)
 	r.consoleLines = last
 	c := console.New(m.Console(), console.Options{
@@ -139,8 +139,8 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 				<-last
 				last <- l.Text
 			}
-			if show && !r.ready.Load() {
-				fmt.Fprintf(out, "    %s\n", actions.Printable(l.Text))
+			if !r.ready.Load() {
+				r.showBooting(out, l)
 			}
 		},
 	})
@@ -157,6 +157,24 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 			return context.Cause(limit)
 		}
 	})
+}
+
+// redrawWidth keeps the line that shows a boot on one line of a terminal.
+const redrawWidth = 72
+
+// showBooting shows a line of the console while the guest boots: all of them in
+// a folded group of a job's log, the last one to a person at a terminal.
+func (r *run) showBooting(out io.Writer, l console.Line) {
+	text := actions.Printable(l.Text)
+	switch {
+	case r.Log.Commands():
+		fmt.Fprintf(out, "    %s\n", text)
+	case r.Host.Progress && strings.TrimSpace(text) != "":
+		if runes := []rune(text); len(runes) > redrawWidth {
+			text = string(runes[:redrawWidth])
+		}
+		r.Log.Redraw(fmt.Sprintf("%3.0f s  %s", time.Since(r.started).Seconds(), text))
+	}
 }
 
 // reach waits until a command has run in the guest, and gives up as soon as it

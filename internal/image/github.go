@@ -23,7 +23,7 @@ const apiTimeout = 30 * time.Second
 // package fetch, which can go on where it ended. It is made anew for every
 // question: the library's download of an asset changes its HTTP client.
 func (s *Store) hub(want Want) (*github.Client, error) {
-	h := http.Client{Timeout: apiTimeout}
+	var h http.Client
 	if s.Client != nil {
 		h.Transport = s.Client.Transport
 	} else {
@@ -51,6 +51,8 @@ func (s *Store) ask(ctx context.Context, want Want, about string, do func(contex
 		if err != nil {
 			return backoff.Permanent(err)
 		}
+		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		defer cancel()
 		return hubError(do(ctx, c))
 	})
 }
@@ -167,6 +169,8 @@ func (s *Store) locateAsset(ctx context.Context, src Source, id int64, want Want
 	if err != nil {
 		return fetch.Location{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	body, address, err := c.Repositories.DownloadReleaseAsset(ctx, src.Owner, src.Repo, id, nil)
 	if err != nil {
 		return fetch.Location{}, hubError(err)
@@ -202,6 +206,8 @@ func (s *Store) obtainArtifact(ctx context.Context, src Source, want Want) (Base
 		if err != nil {
 			return fetch.Location{}, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+		defer cancel()
 		address, _, err := c.Actions.DownloadArtifact(ctx, owner, repo, artifact.ID, 1)
 		if err != nil {
 			return fetch.Location{}, hubError(err)

@@ -2,9 +2,11 @@ package image
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -26,7 +28,7 @@ import (
 const roleVariable = "HURD_QEMU_ACTION_IMAGE_ROLE"
 
 var roles = map[string]func(args []string) error{
-	"fetch": roleFetch, "prepare": rolePrepare, "full": roleFull, "read-only": roleReadOnly,
+	"fetch": roleFetch, "peak": rolePeak, "prepare": rolePrepare, "full": roleFull, "read-only": roleReadOnly,
 }
 
 func TestMain(m *testing.M) {
@@ -85,6 +87,67 @@ func roleFetch(args []string) error {
 	}
 	_, err = s.Obtain(context.Background(), src, Want{SHA256: hash})
 	return err
+}
+
+// rolePeak fetches, and says what memory it and its programs have taken at most.
+func rolePeak(args []string) error {
+	if err := roleFetch(args); err != nil {
+		return err
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	var programs unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &programs); err != nil {
+		return err
+	}
+	_, self, _ := strings.Cut(string(status), "VmHWM:")
+	fmt.Println("peak", strings.Fields(self)[0], programs.Maxrss) // KiB
+	return nil
+}
+
+// TestPeakMemory holds that fetching takes 32 MiB beside the decompressor's
+// dictionary, however large the disk is.
+func TestPeakMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes several times the memory")
+	}
+	data := make([]byte, 64<<20)
+	_, _ = rand.NewChaCha8([32]byte{4}).Read(data[:12<<20]) // never fails
+	clear(data[:512])
+	data[510], data[511] = 0x55, 0xaa
+	for _, tc := range []struct {
+		pack       string
+		dictionary int // MiB
+	}{{"gzip -1", 0}, {"xz -0 --lzma2=preset=0,dict=8MiB", 8}, {"zstd -1 --zstd=wlog=23", 8}, {"cat", 0}} {
+		program, _, _ := strings.Cut(tc.pack, " ")
+		needs(t, program)
+		cmd := exec.Command("sh", "-c", tc.pack)
+		cmd.Stdin = bytes.NewReader(data)
+		packed, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		web := newSite(t, httptest.NewServer)
+		web.mu.Lock() // see TestKilledWhileFetching
+		web.files["/disk"] = packed
+		web.mu.Unlock()
+		role, out := play(t, "peak", filepath.Join(t.TempDir(), "store"), web.URL+"/disk", sha(packed))
+		text, err := io.ReadAll(out)
+		if err := errors.Join(err, role.Wait()); err != nil {
+			t.Fatalf("%s%v", text, err)
+		}
+		var self, programs int
+		_, last, _ := strings.Cut(string(text), "peak ")
+		if _, err := fmt.Sscan(last, &self, &programs); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		t.Logf("%s: %d MiB, programs %d MiB", program, self>>10, programs>>10)
+		if (self+programs)>>10 > 32+tc.dictionary {
+			t.Errorf("%s: %d MiB, programs %d MiB, want at most 32 MiB and the dictionary of %d MiB", program, self>>10, programs>>10, tc.dictionary)
+		}
+	}
 }
 
 // TestKilledWhileFetching kills the process in the middle: the next one goes

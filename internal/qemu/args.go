@@ -21,7 +21,7 @@ func (s Spec) Args() []string {
 	s.confinementArgs(a)
 	s.bootArgs(a)
 	s.channelArgs(a)
-	for _, d := range layout(s.Hardware.Machine, s.Hardware.DiskBus, s.Disks) {
+	for _, d := range layout(s.Machine, s.DiskBus, s.Disks) {
 		d.args(a)
 	}
 	s.networkArgs(a)
@@ -46,8 +46,8 @@ func onOff(on bool) string {
 }
 
 func (s Spec) machineArgs(a *args) {
-	machine := escape(s.Hardware.Machine)
-	if kind := machineKind(s.Hardware.Machine); kind == kindPC || kind == kindQ35 {
+	machine := escape(s.Machine)
+	if kind := machineKind(s.Machine); kind == kindPC || kind == kindQ35 {
 		machine += ",hpet=" + onOff(s.HPET)
 	}
 	a.add("-machine", machine+",dump-guest-core=off")

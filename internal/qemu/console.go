@@ -47,5 +47,5 @@ func (c *console) finish() {
 	}
 	c.rest, _ = io.ReadAll(c.Conn) // as much as there is
 	c.finished = true
-	_ = c.Conn.Close() // nothing more can be sent to QEMU
+	_ = c.Close() // nothing more can be sent to QEMU
 }

@@ -26,8 +26,8 @@ func startFake(t *testing.T, o fakeOptions) *Machine {
 	return m
 }
 
-// wantEnd waits for a machine's own end and checks it.
-func wantEnd(t *testing.T, m *Machine, reason ExitReason, text string) *ExitError {
+// exitOf waits for a machine's own end.
+func exitOf(t *testing.T, m *Machine) ExitError {
 	t.Helper()
 	select {
 	case <-m.Done():
@@ -38,13 +38,19 @@ func wantEnd(t *testing.T, m *Machine, reason ExitReason, text string) *ExitErro
 	if !errors.As(m.Err(), &exit) {
 		t.Fatalf("Err = %v; want an *ExitError", m.Err())
 	}
+	return *exit
+}
+
+// wantEnd waits for a machine's own end and checks it.
+func wantEnd(t *testing.T, m *Machine, reason ExitReason, text string) {
+	t.Helper()
+	exit := exitOf(t, m)
 	if exit.Reason != reason || !strings.Contains(exit.Error(), text) {
-		t.Errorf("ended as %s: %v; want %s: %s", exit.Reason, exit, reason, text)
+		t.Errorf("ended as %s: %v; want %s: %s", exit.Reason, exit.Error(), reason, text)
 	}
 	if m.Phase() != PhaseExited {
 		t.Errorf("phase %s after the end", m.Phase())
 	}
-	return exit
 }
 
 func TestStartAndStop(t *testing.T) {
@@ -192,7 +198,7 @@ func TestEnds(t *testing.T) {
 			if err := m.Stop(t.Context()); err != nil {
 				t.Errorf("Stop after the end: %v", err)
 			}
-			if got := m.Err().(*ExitError).Reason; got != tc.reason {
+			if got := exitOf(t, m).Reason; got != tc.reason {
 				t.Errorf("Stop changed the reason to %s", got)
 			}
 		})
@@ -211,8 +217,8 @@ func TestKilledFromOutside(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("it took %v to notice", took)
 	}
-	exit := wantEnd(t, m, ExitKilled, "it was killed by signal 9 (killed), which the kernel also does when memory runs out: last words")
-	if exit.Status != 137 || exit.Signal != syscall.SIGKILL {
+	wantEnd(t, m, ExitKilled, "it was killed by signal 9 (killed), which the kernel also does when memory runs out: last words")
+	if exit := exitOf(t, m); exit.Status != 137 || exit.Signal != syscall.SIGKILL {
 		t.Errorf("status %d, signal %v", exit.Status, exit.Signal)
 	}
 	if err := m.Monitor().Execute(t.Context(), "query-status", nil, nil); !errors.Is(err, qmp.ErrHangup) {

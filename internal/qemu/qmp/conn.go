@@ -115,15 +115,17 @@ func (c *Conn) Close() error {
 // fail ends the connection for a cause; only the first one counts.
 func (c *Conn) fail(cause error) error {
 	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
+	first := c.err == nil
+	subs := c.subs
+	if first {
+		c.err = cause
+		c.subs = nil
+		close(c.done)
+	}
+	c.mu.Unlock()
+	if !first {
 		return nil
 	}
-	c.err = cause
-	subs := c.subs
-	c.subs = nil
-	close(c.done)
-	c.mu.Unlock()
 	for s := range subs {
 		s.end()
 	}

@@ -114,7 +114,7 @@ const (
 // prompt matches what a console can wait with: the message that precedes a
 // shell (group 1), Debian's login prompt (2), the Hurd's own login shell (3), a
 // password prompt (4), a shell's prompt at the end of what came (5).
-var prompt = regexp.MustCompile(`(Last login: )|([Ll]ogin: )|(login> )|([Pp]assword(?: for \S+)?: ?)|[\r\n][^\r\n ]{0,60}([#$] ?)(?:\x1b\[[0-9;?]*[A-Za-z])*$`)
+var prompt = regexp.MustCompile(`(Last login: )|([Ll]ogin: )|(login> )|([Pp]assword(?: for \S+)?: ?)|[\r\n](?:\[[^\r\n\[\]]{1,60}\]|[^\r\n ]{0,60})([#$] ?)(?:\x1b\[[0-9;?]*[A-Za-z])*$`)
 
 // enter gets to a shell of root.
 func (s *session) enter(ctx context.Context) error {
@@ -148,6 +148,9 @@ func (s *session) enter(ctx context.Context) error {
 				return nil
 			}
 		}
+		if err != nil && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -159,7 +162,8 @@ func (s *session) probe(ctx context.Context) (bool, error) {
 	if err := s.Console.Send(ctx, "exec /bin/sh\n"); err != nil {
 		return false, err
 	}
-	line := `PS1= PS2=; stty -echo 2>/dev/null; echo "` + s.token + `"-ready`
+	// The echo stays on: it is how a console knows that the guest keeps up.
+	line := `PS1= PS2=; echo "` + s.token + `"-ready`
 	if err := s.Console.Send(ctx, line+"\n"); err != nil {
 		return false, err
 	}

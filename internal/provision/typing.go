@@ -124,7 +124,7 @@ var (
 func (s *session) serve(ctx context.Context) error {
 	for _, commands := range [][]string{serverChecks, serverStarters} {
 		for _, command := range commands {
-			_, err := s.run(ctx, command+" >/dev/null 2>&1 </dev/null")
+			_, err := s.run(ctx, "{ "+command+"; } >/dev/null 2>&1 </dev/null")
 			if err == nil || isOurs(err) {
 				return err
 			}
@@ -136,5 +136,5 @@ func (s *session) serve(ctx context.Context) error {
 // leave logs out, so that nobody finds a root shell on the console.
 func (s *session) leave(ctx context.Context) {
 	// The keys are in place: a console that does not answer now changes nothing.
-	_ = s.Console.Send(ctx, "stty echo; exit\n")
+	_ = s.Console.Send(ctx, "exit\n")
 }

@@ -115,7 +115,7 @@ type inspected struct {
 }
 
 func (s *Store) unpackTo(ctx context.Context, path string, in unpack.Input, sig *signer) (d inspected, img unpack.Image, have sums, err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a path in the store
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return d, img, have, err
 	}

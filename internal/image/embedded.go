@@ -65,7 +65,7 @@ func unpackEmbedded(ctx context.Context, open func() (io.ReadCloser, int64, erro
 		return fmt.Errorf("unpacking the embedded image: %w", err)
 	}
 	defer z.Close()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a path in the store
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

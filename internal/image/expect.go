@@ -134,7 +134,7 @@ type pin struct {
 
 func readPin(path string) (pin, error) {
 	var p pin
-	data, err := os.ReadFile(path) //nolint:gosec // a path in the store
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return p, err
 	}

@@ -72,13 +72,13 @@ func (s *Store) lock(ctx context.Context, name string, mode lockMode, waiting fu
 	}
 }
 
-// tryLock is lock for those who do something else when it is taken: errBusy.
-func (s *Store) tryLock(name string, mode lockMode) (*lock, error) {
+// tryLock takes a lock for its only user, or returns errBusy at once.
+func (s *Store) tryLock(name string) (*lock, error) {
 	f, err := s.openLock(name)
 	if err != nil || f == nil {
 		return &lock{}, err
 	}
-	if err := flock(f, mode|unix.LOCK_NB); err != nil {
+	if err := flock(f, exclusive|unix.LOCK_NB); err != nil {
 		_ = f.Close() // the lock's error counts
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func flockWait(ctx context.Context, f *os.File, mode lockMode) error {
 	if err != nil {
 		return err
 	}
-	dup := os.NewFile(uintptr(fd), f.Name()) //nolint:gosec // a descriptor is small and positive
+	dup := os.NewFile(uintptr(fd), f.Name()) // a descriptor is small and positive
 	done := make(chan error, 1)
 	go func() {
 		err := flock(dup, mode)

@@ -127,7 +127,7 @@ func (s *Store) describe(e *Entry) {
 			e.Size += sparse.Allocated(info)
 		}
 	}
-	l, err := s.tryLock(e.dir+"-"+e.Name, exclusive)
+	l, err := s.tryLock(e.dir + "-" + e.Name)
 	if e.InUse = errors.Is(err, errBusy); err == nil {
 		_ = l.Close() // it was only looked at
 	}
@@ -197,7 +197,7 @@ func (s *Store) remove(dir, name string) error {
 	case pinsDir:
 		return os.Remove(filepath.Join(s.Dir, dir, name+".json"))
 	case downloadsDir:
-		l, err := s.tryLock("fetching-"+name, exclusive)
+		l, err := s.tryLock("fetching-" + name)
 		if err != nil {
 			return inUse(err)
 		}
@@ -205,7 +205,7 @@ func (s *Store) remove(dir, name string) error {
 		path := filepath.Join(s.Dir, dir, name)
 		return errors.Join(os.Remove(path), ignoreMissing(os.Remove(path+".json")))
 	}
-	l, err := s.tryLock(dir+"-"+name, exclusive)
+	l, err := s.tryLock(dir + "-" + name)
 	if err != nil {
 		return inUse(err)
 	}
@@ -289,7 +289,7 @@ func (s *Store) Prune(ctx context.Context, unused time.Duration, size units.Byte
 // notices and makes it anew.
 func (s *Store) forgetLocks() {
 	for _, name := range s.entries(locksDir) {
-		if l, err := s.tryLock(name, exclusive); err == nil && l.f != nil {
+		if l, err := s.tryLock(name); err == nil && l.f != nil {
 			_ = os.Remove(l.f.Name()) // else it stays, and is no harm
 			_ = l.Close()
 		}

@@ -107,7 +107,7 @@ func (s *Store) copyRaw(ctx context.Context, base Base, path string) (err error)
 	if base.Format != Raw {
 		return s.Tools.Convert(ctx, base.Path, base.Format, path)
 	}
-	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // a path in the store
+	dst, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

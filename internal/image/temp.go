@@ -27,7 +27,7 @@ func (s *Store) temp() (*temp, error) {
 		if err != nil {
 			return nil, fmt.Errorf("writing to the image store: %w", err)
 		}
-		dir, err := os.Open(path) //nolint:gosec // a path in the store
+		dir, err := os.Open(path)
 		if err != nil {
 			return nil, errors.Join(err, os.Remove(path))
 		}
@@ -56,7 +56,7 @@ func (s *Store) sweep() {
 		return
 	}
 	for _, path := range left {
-		dir, err := os.Open(path) //nolint:gosec // a path in the store
+		dir, err := os.Open(path)
 		if err != nil {
 			continue
 		}

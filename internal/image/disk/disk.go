@@ -149,5 +149,5 @@ func checkVirtual(format Format, claimed uint64) (Info, error) {
 		return Info{}, fmt.Errorf("%w: its %s header claims a disk of %d bytes (at most %s is possible)",
 			ErrCorrupt, format, claimed, maxVirtual.Human())
 	}
-	return Info{Format: format, VirtualSize: units.Bytes(claimed)}, nil //nolint:gosec // bounded above
+	return Info{Format: format, VirtualSize: units.Bytes(claimed)}, nil // bounded above
 }

@@ -81,7 +81,7 @@ func dataFileName(r io.ReaderAt, at int64) (string, bool) {
 			return "", false
 		}
 		if kind == qcow2DataFileName {
-			return readName(r, uint64(at)+8, length), true //nolint:gosec // at is small and positive
+			return readName(r, uint64(at)+8, length), true // at is small and positive
 		}
 		at += 8 + (int64(length)+7)&^7
 	}
@@ -92,7 +92,7 @@ func dataFileName(r io.ReaderAt, at int64) (string, bool) {
 // there.
 func readName(r io.ReaderAt, offset uint64, length uint32) string {
 	buf := make([]byte, min(length, qcow2MaxName))
-	n, _ := r.ReadAt(buf, int64(offset)) //nolint:gosec // a negative offset only fails; what could be read is shown
+	n, _ := r.ReadAt(buf, int64(offset)) // a negative offset only fails; what could be read is shown
 	return string(buf[:n])
 }
 

@@ -39,7 +39,7 @@ func inspectRaw(head []byte, size units.Bytes) (Info, error) {
 			return Info{}, err
 		}
 	}
-	return checkVirtual(Raw, uint64(size)) //nolint:gosec // a file's size is not negative
+	return checkVirtual(Raw, uint64(size)) // a file's size is not negative
 }
 
 // evidentlyNot names what a file is when that is certainly no disk.
@@ -90,7 +90,7 @@ func checkPartitions(head []byte, size units.Bytes) error {
 		entries[i] = entry{uint64(binary.LittleEndian.Uint32(e[8:])), uint64(binary.LittleEndian.Uint32(e[12:]))}
 	}
 	for i, e := range entries {
-		if end := units.Bytes((e.start + e.sectors) * sectorSize); e.sectors > 0 && end > size { //nolint:gosec // below 2^42
+		if end := units.Bytes((e.start + e.sectors) * sectorSize); e.sectors > 0 && end > size { // below 2^42
 			return fmt.Errorf("%w: partition %d ends at byte %d, but the file has %d bytes", ErrTruncated, i+1, int64(end), int64(size))
 		}
 	}

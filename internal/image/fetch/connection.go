@@ -20,7 +20,7 @@ type connection struct {
 	body  *bufio.Reader
 	asked string // host of the request, before redirects
 
-	ctx    context.Context //nolint:containedctx // its cause says why the body failed
+	ctx    context.Context // its cause says why the body failed
 	cancel context.CancelCauseFunc
 	dog    *time.Timer
 	stall  time.Duration
@@ -42,7 +42,7 @@ func dial(ctx context.Context, client *http.Client, address string, header http.
 	req.Header.Set("Accept-Encoding", "identity")
 	c := &connection{asked: req.URL.Host, ctx: ctx, cancel: cancel, stall: stall}
 	c.dog = time.AfterFunc(stall, func() { cancel(fmt.Errorf("%w (%s)", ErrStalled, stall)) })
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // close does
 	c.dog.Stop()
 	if err != nil {
 		err = c.cause(err)

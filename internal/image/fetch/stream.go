@@ -388,7 +388,7 @@ func statusError(conn *connection) error {
 // retryAfter reads a number of seconds or a date (RFC 9110, section 10.2.3).
 func retryAfter(text string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return time.Duration(n) * time.Second //nolint:gosec // 31 bits
+		return time.Duration(n) * time.Second // 31 bits
 	}
 	if at, err := http.ParseTime(text); err == nil {
 		return max(at.Sub(now), 0)

@@ -23,7 +23,7 @@ func (d *Digest) Add(off int64, p []byte) {
 	var at [8]byte
 	for len(p) > 0 {
 		n := min(BlockSize, len(p))
-		binary.BigEndian.PutUint64(at[:], uint64(off)) //nolint:gosec // an offset is not negative
+		binary.BigEndian.PutUint64(at[:], uint64(off)) // an offset is not negative
 		d.h.Write(at[:])
 		d.h.Write(p[:n])
 		off, p = off+int64(n), p[n:]
@@ -34,7 +34,7 @@ func (d *Digest) Add(off int64, p []byte) {
 // be added after it.
 func (d *Digest) Sum(size units.Bytes) string {
 	var end [8]byte
-	binary.BigEndian.PutUint64(end[:], uint64(size)) //nolint:gosec // a size is not negative
+	binary.BigEndian.PutUint64(end[:], uint64(size)) // a size is not negative
 	d.h.Write(end[:])
 	return hex.EncodeToString(d.h.Sum(nil))
 }

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func checkName(name string) error {
 }
 
 // untar takes the one disk image of a tar archive.
-func (u *unpacking) untar(r io.Reader, depth int) (Image, error) {
+func (u *unpacking) untar(r io.Reader) (Image, error) {
 	var img Image
 	var others []string
 	t := tar.NewReader(r)
@@ -114,7 +115,7 @@ func noDisk(others []string) error {
 
 // unzip takes the one disk image of a zip file, or the one file of it when
 // that is packed itself.
-func (u *unpacking) unzip(r io.Reader, depth int) (Image, error) {
+func (u *unpacking) unzip(ctx context.Context, r io.Reader, depth int) (Image, error) {
 	if depth > 0 || u.in.File == nil {
 		return Image{}, fmt.Errorf("%w: a zip file inside another packing", ErrUnsupported)
 	}
@@ -131,7 +132,7 @@ func (u *unpacking) unzip(r io.Reader, depth int) (Image, error) {
 	}
 	u.name, u.size = m.Name, m.Size
 	plain := u.limit(m)
-	img, err := u.layer(plain, depth+1)
+	img, err := u.layer(ctx, plain, depth+1)
 	return img, errors.Join(err, m.Close())
 }
 
@@ -159,7 +160,7 @@ func OpenZip(r io.ReaderAt, size int64) (*Member, error) {
 	if err != nil {
 		return nil, zipVerdict(err)
 	}
-	return &Member{Name: f.Name, Size: units.Bytes(min(f.UncompressedSize64, 1<<62)), body: body}, nil //nolint:gosec // bounded here
+	return &Member{Name: f.Name, Size: units.Bytes(min(f.UncompressedSize64, 1<<62)), body: body}, nil // bounded here
 }
 
 // Read unpacks. The file is all there, its directory was found: also an early

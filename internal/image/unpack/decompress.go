@@ -232,6 +232,6 @@ func ahead(z io.ReadCloser) io.ReadCloser {
 
 // Close waits for the decompressor and returns its verdict on the input.
 func (a *readAhead) Close() error {
-	_ = a.PipeReader.CloseWithError(errAbandoned) // never fails
+	_ = a.CloseWithError(errAbandoned) // never fails
 	return <-a.done
 }

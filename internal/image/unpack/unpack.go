@@ -80,9 +80,9 @@ func Unpack(ctx context.Context, in Input, dst *os.File, o Options) (Image, erro
 	if o.Limit == 0 {
 		o.Limit = DefaultLimit
 	}
-	u := &unpacking{ctx: ctx, in: in, dst: dst, o: o}
+	u := &unpacking{in: in, dst: dst, o: o}
 	source := &source{r: in.Reader, ctx: ctx}
-	img, err := u.layer(source, 0)
+	img, err := u.layer(ctx, source, 0)
 	if err == nil {
 		// Nothing after the image is of interest, but its hash is.
 		_, err = io.Copy(io.Discard, source)
@@ -96,7 +96,7 @@ func Unpack(ctx context.Context, in Input, dst *os.File, o Options) (Image, erro
 // source is the input; it keeps its error apart from those of decompressors.
 type source struct {
 	r   io.Reader
-	ctx context.Context //nolint:containedctx // a reader has no other way to be interrupted
+	ctx context.Context // a reader has no other way to be interrupted
 
 	mu  sync.Mutex // a killed program's feeder may still be in Read
 	err error
@@ -126,7 +126,6 @@ func (s *source) failure() error {
 
 // unpacking is the state of one call of Unpack.
 type unpacking struct {
-	ctx  context.Context //nolint:containedctx // lives for one call
 	in   Input
 	dst  *os.File
 	o    Options
@@ -136,7 +135,7 @@ type unpacking struct {
 }
 
 // layer recognises what r holds and unpacks it.
-func (u *unpacking) layer(r io.Reader, depth int) (Image, error) {
+func (u *unpacking) layer(ctx context.Context, r io.Reader, depth int) (Image, error) {
 	if depth > maxLayers {
 		return Image{}, fmt.Errorf("%w: more than %d packings inside each other", ErrUnsupported, maxLayers)
 	}
@@ -147,11 +146,11 @@ func (u *unpacking) layer(r io.Reader, depth int) (Image, error) {
 	}
 	switch p := recognise(head); p.kind {
 	case compressed:
-		return u.decompress(p, b, depth)
+		return u.decompress(ctx, p, b, depth)
 	case tarArchive:
-		return u.untar(b, depth)
+		return u.untar(b)
 	case zipArchive:
-		return u.unzip(b, depth)
+		return u.unzip(ctx, b, depth)
 	case unsupported:
 		return Image{}, fmt.Errorf("%w: %s; pack the image as tar.xz, tar.gz, xz, gz, zst or zip", ErrUnsupported, p.name)
 	}
@@ -159,8 +158,8 @@ func (u *unpacking) layer(r io.Reader, depth int) (Image, error) {
 }
 
 // decompress unpacks what a decompressor gives.
-func (u *unpacking) decompress(p packing, r io.Reader, depth int) (Image, error) {
-	ctx, stop := context.WithCancel(u.ctx)
+func (u *unpacking) decompress(ctx context.Context, p packing, r io.Reader, depth int) (Image, error) {
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	d, err := p.open(ctx, u.o, r)
 	if err != nil {
@@ -168,7 +167,7 @@ func (u *unpacking) decompress(p packing, r io.Reader, depth int) (Image, error)
 	}
 	u.size = 0
 	plain := u.limit(d)
-	img, err := u.layer(plain, depth+1)
+	img, err := u.layer(ctx, plain, depth+1)
 	if err == nil || errors.Is(err, ErrTruncated) || errors.Is(err, ErrCorrupt) {
 		// The check sums are at the end, and with them the decompressor's own
 		// verdict, which says more than what its output looks like.

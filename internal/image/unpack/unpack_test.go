@@ -122,10 +122,10 @@ func needs(t testing.TB, program string) {
 // unpackBytes unpacks data and returns what was written.
 func unpackBytes(t testing.TB, data []byte, o Options) (Image, []byte, error) {
 	t.Helper()
-	return unpackFrom(t, t.Context(), bytes.NewReader(data), data, o)
+	return unpackFrom(t.Context(), t, bytes.NewReader(data), data, o)
 }
 
-func unpackFrom(t testing.TB, ctx context.Context, r io.Reader, data []byte, o Options) (Image, []byte, error) {
+func unpackFrom(ctx context.Context, t testing.TB, r io.Reader, data []byte, o Options) (Image, []byte, error) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	must(t, err)
@@ -348,12 +348,12 @@ func TestInputError(t *testing.T) {
 	d := tarOf(t, member{"disk.img", rawDisk(256 << 10)})
 	for name, data := range map[string][]byte{"raw": d, "gz": gz(t, d), "xz": xzed(t, d), "zst": zst(t, d)} {
 		r := io.MultiReader(bytes.NewReader(data[:len(data)/2]), failing{lost})
-		if _, _, err := unpackFrom(t, t.Context(), r, data, Options{}); !errors.Is(err, lost) {
+		if _, _, err := unpackFrom(t.Context(), t, r, data, Options{}); !errors.Is(err, lost) {
 			t.Errorf("%s: error %q, want %q", name, err, lost)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		r = io.MultiReader(bytes.NewReader(data[:len(data)/2]), canceling{cancel, lost})
-		if _, _, err := unpackFrom(t, ctx, r, data, Options{}); !errors.Is(err, lost) {
+		if _, _, err := unpackFrom(ctx, t, r, data, Options{}); !errors.Is(err, lost) {
 			t.Errorf("%s canceled: error %q, want the cause %q", name, err, lost)
 		}
 	}
@@ -391,7 +391,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Skip("those programs' own business")
 		}
 		r := bytes.NewReader(data)
-		img, got, err := unpackFrom(t, t.Context(), r, data, Options{Limit: limit, XZ: "none", Zstd: "none"})
+		img, got, err := unpackFrom(t.Context(), t, r, data, Options{Limit: limit, XZ: "none", Zstd: "none"})
 		if units.Bytes(len(got)) > limit+units.MiB {
 			t.Fatalf("%d bytes were written", len(got))
 		}

@@ -113,7 +113,7 @@ const sshdConfig = "/etc/ssh/sshd_config"
 func (l *look) ssh() SSH {
 	s := SSH{
 		OpenSSH:  l.any(inDirs("sshd")...),
-		Dropbear: l.any(inDirs("dropbear")...) || l.any(inDirs("dropbearmulti")...),
+		Dropbear: l.any(inDirs("dropbear")...) || l.any(inDirs("dropbearmulti")...) || l.any("/etc/dropbear"),
 		Config:   l.first(sshdConfig),
 	}
 	s.DropIns = s.Config != "" && includesDropIns(l.read(s.Config))

@@ -1,12 +1,10 @@
 package provision
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
@@ -150,34 +148,6 @@ func (p *preparation) sshdConfig() error {
 	}
 	return err
 }
-
-// dropbear takes its keys from files alone. A server that is started with
-// options of its own may not use them.
-func (p *preparation) dropbear() error {
-	if !p.out.Guest.SSH.Dropbear {
-		return nil
-	}
-	const defaults = "/etc/default/dropbear"
-	options, err := p.read(defaults)
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(options)) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "#") {
-			continue
-		}
-		if slices.ContainsFunc(strings.FieldsFunc(line, isOptionBreak), func(w string) bool {
-			return w == "-r" || w == "-w" || w == "-g"
-		}) {
-			p.warn("%s has %q: dropbear may not use our host key, or may refuse root", defaults, line)
-		}
-	}
-	size := len(dropbearKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))))
-	return p.hostKey(Slot{Name: SlotDropbearKey, File: dropbearKeyFile, Size: units.Bytes(size)})
-}
-
-func isOptionBreak(r rune) bool { return strings.ContainsRune(" \t='\"", r) }
 
 // demoUser is the account of Debian's Hurd images that has no password.
 const demoUser = "demo"

@@ -75,9 +75,11 @@ func (f Finding) Terminal() bool { return f.Severity >= Ending }
 type Pattern struct {
 	Kind     Kind
 	Severity Severity
-	// Match is tried on every complete line (its first scanLimit bytes). See
-	// start for how it is anchored.
-	Match *regexp.Regexp
+	// Match is tried on every complete line (its first scanLimit bytes) that
+	// contains Contains, which is there for speed and may be empty. See start for
+	// how expressions are anchored.
+	Contains string
+	Match    *regexp.Regexp
 	// Prompt has Match tried on the line in progress as well: a prompt has no
 	// line end. Such an expression must not look at what follows the prompt.
 	Prompt bool
@@ -123,7 +125,7 @@ func (s *scanner) scan(line Line) []Finding {
 	var found []Finding
 	if strings.TrimSpace(text) != "" {
 		for _, p := range s.patterns {
-			if line.Partial && !p.Prompt || s.prompted[p.Kind] || !p.Match.MatchString(text) {
+			if line.Partial && !p.Prompt || s.prompted[p.Kind] || !p.matches(text) {
 				continue
 			}
 			s.prompted[p.Kind] = true
@@ -139,6 +141,10 @@ func (s *scanner) scan(line Line) []Finding {
 		clear(s.prompted)
 	}
 	return found
+}
+
+func (p Pattern) matches(text string) bool {
+	return strings.Contains(text, p.Contains) && p.Match.MatchString(text)
 }
 
 func (p Pattern) finding(line Line) Finding {

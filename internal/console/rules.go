@@ -20,6 +20,7 @@ func rules() []rule {
 		{"ending", endingFinding},
 		{"qemu-ended", qemuEnded},
 		{"host-key", sshRefused},
+		{"started-over", startedOver},
 		{"suspect", suspect},
 		{"lost", lost},
 		{"no-output", noOutput},
@@ -66,6 +67,9 @@ func qemuFailed(e Evidence) (Cause, bool) {
 		return Cause{}, false
 	}
 	cause := Cause{Title: "QEMU ended: " + e.Exit.Text, Detail: "The emulator itself has stopped; the guest is gone.", Quote: lastLines(e.Exit.Stderr)}
+	if len(cause.Quote) == 0 {
+		cause.Quote = e.tail()
+	}
 	for _, row := range qemuAdvice() {
 		if row.match.MatchString(e.Exit.Stderr) {
 			cause.Advice = append(cause.Advice, row.advice)
@@ -75,9 +79,6 @@ func qemuFailed(e Evidence) (Cause, bool) {
 	case len(cause.Advice) > 0:
 	case e.Exit.Status == 128+9:
 		cause.Advice = []string{"Something killed QEMU from outside: the host's out-of-memory killer, usually. Lower the input memory."}
-	case len(cause.Quote) == 0:
-		cause.Quote = e.tail()
-		fallthrough
 	default:
 		cause.Advice = []string{"The command line and everything that QEMU wrote are in qemu.log."}
 	}
@@ -116,7 +117,7 @@ func sshRefused(e Evidence) (Cause, bool) {
 			Advice: []string{"Something other than this run's guest answers, or the guest replaced the key that was provisioned: see ssh-host-key and provision."}}, true
 	case StageAuth:
 		return Cause{Name: "auth", Title: "The guest's SSH server refused our key", Detail: e.situation(),
-			Advice: []string{"Check that the user (input ssh-user) exists in the guest and may log in with a key: PermitRootLogin, PubkeyAuthentication, and the owner and mode of ~/.ssh.",
+			Advice: []string{"Check that the user (input ssh-user) exists in the guest and may log in with a key: PermitRootLogin, PubkeyAuthentication, and the owner and mode of ~/.ssh/authorized_keys.",
 				"With provision: none the image must already hold the public half of ssh-private-key."}}, true
 	case StageNone, StageConnect, StageBanner, StageHandshake, StageCommand:
 	}
@@ -133,6 +134,24 @@ func suspect(e Evidence) (Cause, bool) {
 	cause.Title += " (the likely cause)"
 	cause.Detail += " " + e.situation()
 	return cause, true
+}
+
+// startedOver: the kernel's banner came twice. The first boot's prompt is
+// between, so that it was reported twice.
+func startedOver(e Evidence) (Cause, bool) {
+	var last Finding
+	n := 0
+	for _, f := range e.Findings {
+		if f.Kind == KernelStart {
+			last, n = f, n+1
+		}
+	}
+	if n < 2 {
+		return Cause{}, false
+	}
+	return Cause{Title: "The guest started over", Detail: "The kernel's banner appears a second time: the machine was reset, and the console does not say why.",
+		Advice: []string{"A reset without a word is often a triple fault in the kernel: try the machine and CPU model of the default profile."},
+		Quote:  e.around(last)}, true
 }
 
 func lost(e Evidence) (Cause, bool) {
@@ -207,7 +226,7 @@ func noSSH(e Evidence) (Cause, bool) {
 	case StageCommand:
 		cause.Name = "ssh-command"
 		cause.Advice = []string{"The login works and no command does: look at the user's shell and at what the start scripts still do."}
-	case StageNone, StageBanner, StageHostKey, StageAuth:
+	default:
 		cause.Name = "ssh-banner"
 		cause.Advice = []string{"No SSH server answers: check that the image starts one, on the port of ssh-port.",
 			"The network card may have no driver: e1000 for Debian's Hurd (netdde), rtl8139 for drivers in GNU Mach. Use the profile's nic.",

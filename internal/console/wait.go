@@ -128,17 +128,20 @@ func describe(kinds []Kind) string {
 }
 
 // WaitSilence returns nil as soon as the guest has sent nothing for the given
-// time. The error is the context's cause or ErrEnded.
+// time, counted from its last byte or from when the console was made. The error
+// is the context's cause or ErrEnded.
 func (c *Console) WaitSilence(ctx context.Context, limit time.Duration) error {
 	for {
-		quiet, cancel := context.WithTimeoutCause(ctx, limit-c.opt.Now().Sub(c.LastByte()), errQuiet)
-		before := c.Bytes()
+		c.mu.Lock()
+		before, rest := c.bytes, limit-c.opt.Now().Sub(c.lastByte)
+		c.mu.Unlock()
+		quiet, cancel := context.WithTimeoutCause(ctx, rest, errQuiet)
 		err := c.wait(quiet, func() bool { return c.bytes != before })
 		cancel()
-		if errors.Is(err, errQuiet) && c.Bytes() == before {
+		if errors.Is(err, errQuiet) {
 			return nil
 		}
-		if err != nil && !errors.Is(err, errQuiet) {
+		if err != nil {
 			return err
 		}
 	}
@@ -198,9 +201,14 @@ func (c *Console) stopWriting(ctx context.Context) (lift func()) {
 	if !ok {
 		return func() {}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = d.SetWriteDeadline(time.Unix(1, 0)) })
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = d.SetWriteDeadline(time.Unix(1, 0)) // without deadlines the write ends with the machine
+	})
 	return func() {
 		if !stop() {
+			<-done
 			_ = d.SetWriteDeadline(time.Time{}) // for the next Send
 		}
 	}

@@ -100,3 +100,31 @@ func TestFaultKilledOutright(t *testing.T) {
 		}
 	}
 }
+
+// TestFaultDiskFull lets a guest write more than the host has room for.
+func TestFaultDiskFull(t *testing.T) {
+	needGuest(t)
+	small := t.TempDir()
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=48m"); err != nil {
+		t.Skipf("only root can make a small disk: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(small, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	p := start(t, setup{action: true, env: []string{
+		"INPUT_IMAGE=selftest", "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "RUNNER_TEMP=" + small,
+		"INPUT_RUN=dd if=/dev/urandom of=/big bs=1M count=200; sync; echo not reached",
+	}})
+	if status := p.wait(); status != 125 {
+		t.Errorf("exit status = %d, want 125", status)
+	}
+	if got := p.outputs()["result"]; got != "guest-lost" {
+		t.Errorf("result = %q", got)
+	}
+	has(t, "the log", p.stdout.String(), "::error title=The host's disk is full", "Free space")
+	if left, err := os.ReadDir(small); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

@@ -39,6 +39,10 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	if errors.As(context.Cause(ctx), new(Interrupt)) {
 		return context.Cause(ctx)
 	}
+	if e := diskFault(BootFailed, err, context.Cause(ctx)); e != nil {
+		return e
+	}
+	r.noteActivity(ctx)
 	cause := console.Classify(r.evidence(err))
 	e := fail(BootFailed, cause.Title, fmt.Errorf("%s", cause.Detail), cause.Advice...)
 	e.Quote = cause.Quote
@@ -57,12 +61,46 @@ func (r *run) guestLost(cause error) error {
 		cause = r.machine.Err()
 	case <-time.After(drainTime):
 	}
+	if e := diskFault(GuestLost, cause); e != nil {
+		return e
+	}
 	e := r.evidence(cause)
 	e.Ready = true
 	c := console.Classify(e)
 	failure := fail(GuestLost, c.Title, fmt.Errorf("%s", c.Detail), c.Advice...)
 	failure.Quote = c.Quote
 	return failure
+}
+
+// diskFault recognizes a machine that QEMU has stopped because a file of ours
+// could not be read or written: the host's fault, not the guest's.
+func diskFault(kind Kind, errs ...error) error {
+	for _, err := range errs {
+		var fault *qemu.FaultError
+		if !errors.As(err, &fault) {
+			continue
+		}
+		if fault.NoSpace {
+			return fail(kind, "The host's disk is full", err, "Free space where temporary files are kept (RUNNER_TEMP, else TMPDIR), or write less in the guest.")
+		}
+		return fail(kind, "The guest's disk cannot be used", err, "Look at the host's disk, and at the image file.")
+	}
+	return nil
+}
+
+// activityTime bounds the question what a machine has done, which a machine
+// that does not answer must not hold up.
+const activityTime = time.Second
+
+// noteActivity asks a machine that did not boot whether it did anything at all.
+func (r *run) noteActivity(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), activityTime)
+	defer cancel()
+	a, err := r.machine.Activity(ctx)
+	if err != nil {
+		return // it has ended, which says more
+	}
+	r.Log.Printf("The machine is %s; the guest has read %s from its disks and written %s.", a.Status, a.Read.Human(), a.Written.Human())
 }
 
 // evidence is all that is known of the machine.

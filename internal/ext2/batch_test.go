@@ -154,7 +154,7 @@ func TestCommitReadsBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tools(t, "mke2fs")
-			image, part := makeFS(t, flavour(t, "hurd"), sampleTree(t), 24*units.MiB)
+			image, part := makeFS(t, flavour(t, "hurd"), smallTree(t), 24*units.MiB)
 			f := openFS(t, image, part)
 			b := f.Begin()
 			for _, edit := range []func(*Batch) error{

@@ -29,7 +29,7 @@ func TestCheckAndRepair(t *testing.T) {
 		"wrong and unmounted": {flavour: "hurd", damage: []string{"ssv state 0", "unlink /one"}, dirty: true, says: "Unattached inode"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			image, part := makeFS(t, flavour(t, tc.flavour), sampleTree(t), 24*units.MiB)
+			image, part := makeFS(t, flavour(t, tc.flavour), smallTree(t), 24*units.MiB)
 			f := openFS(t, image, part)
 			if len(tc.damage) > 0 {
 				damage(t, f, tc.damage...)

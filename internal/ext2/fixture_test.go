@@ -8,8 +8,12 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/org/hurd-qemu-action/internal/units"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // tools skips the test when a program is missing, unless nothing may be skipped.
 func tools(t testing.TB, names ...string) {

@@ -47,8 +47,8 @@ func sampleTree(t testing.TB) string {
 	write("dir/deep/er/file", []byte("deep\n"), 0o640)
 	write("a name with spaces", []byte("spaces"), 0o644)
 	write("new\nline", []byte("newline"), 0o644)
-	for i := range 700 { // a hash tree
-		write(fmt.Sprintf("many/a-file-with-a-longer-name-%04d", i), nil, 0o644)
+	for i := range 250 { // a hash tree
+		write(fmt.Sprintf("many/a-file-with-a-name-so-long-that-only-a-few-fit-into-a-block-%04d", i), nil, 0o644)
 	}
 	holes, err := os.Create(filepath.Join(root, "holes"))
 	if err != nil {
@@ -76,6 +76,18 @@ func sampleTree(t testing.TB) string {
 	return root
 }
 
+// smallTree makes a directory of two files.
+func smallTree(t testing.TB) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, size := range map[string]int{"one": 1, "large": 3<<20 + 17} {
+		if err := os.WriteFile(filepath.Join(root, name), bytes.Repeat([]byte("1"), size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
 // TestReadEveryFlavour compares what the reader finds with the directory that
 // the file systems were made of.
 func TestReadEveryFlavour(t *testing.T) {
@@ -89,7 +101,7 @@ func TestReadEveryFlavour(t *testing.T) {
 			if err != nil || !sb.Clean || (sb.Creator == OSHurd) != fl.hurd || sb.Size() > part.Size {
 				t.Errorf("superblock %+v, %v", sb, err)
 			}
-			err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+			err = filepath.WalkDir(root, func(name string, _ fs.DirEntry, err error) error {
 				if err != nil {
 					return err
 				}
@@ -284,7 +296,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestOwnersAndTranslator(t *testing.T) {
 	tools(t, "mke2fs", "debugfs")
 	for _, name := range []string{"hurd", "ext4"} {
-		image, part := makeFS(t, flavour(t, name), sampleTree(t), 24*units.MiB)
+		image, part := makeFS(t, flavour(t, name), smallTree(t), 24*units.MiB)
 		f := openFS(t, image, part)
 		damage(t, f, "sif /one uid 123456", "sif /one gid 654321", "sif /one translator 77")
 		info, err := f.Stat("/one")

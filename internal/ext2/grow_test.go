@@ -19,7 +19,7 @@ func diskWith(t *testing.T, table blankDisk, p Partition) string {
 		t.Fatal(err)
 	}
 	if p.Size > 0 {
-		mkfsAt(t, image, flavour(t, "hurd"), sampleTree(t), p.Start, p.Size)
+		mkfsAt(t, image, flavour(t, "hurd"), smallTree(t), p.Start, p.Size)
 	}
 	return image
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/org/hurd-qemu-action/internal/ext2"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -55,6 +57,10 @@ func TestMain(m *testing.M) {
 	}
 	standIns.dir = dir
 	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

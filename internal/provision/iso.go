@@ -20,6 +20,9 @@ const (
 	isoDateOffset = 18 // of the recording date in a directory record
 )
 
+// seedVolume is the volume id by which cloud-init finds its NoCloud disk.
+const seedVolume = "cidata"
+
 // isoName are the names that the library keeps as they are: it changes upper
 // case, most punctuation, long names and all dots but the last.
 var isoName = regexp.MustCompile(`^[a-z0-9_-]{1,28}$`)
@@ -32,7 +35,7 @@ const isoMaxFiles = 16
 // library does not do: names are refused that it would change, recording
 // dates, which it leaves zero, are set, and what lies behind a file's end in
 // its last sector, where it repeats earlier data, is cleared.
-func isoImage(volume string, files map[string][]byte) (image []byte, err error) {
+func isoImage(files map[string][]byte) (image []byte, err error) {
 	if len(files) > isoMaxFiles {
 		return nil, fmt.Errorf("%d files are more than the %d that fit", len(files), isoMaxFiles)
 	}
@@ -50,7 +53,7 @@ func isoImage(volume string, files map[string][]byte) (image []byte, err error) 
 		}
 	}
 	var out bytes.Buffer
-	if err := w.WriteTo(&out, volume); err != nil {
+	if err := w.WriteTo(&out, seedVolume); err != nil {
 		return nil, err
 	}
 	image = out.Bytes()

@@ -40,7 +40,7 @@ func ours(t *testing.T, files map[string]string) []byte {
 	for name, data := range files {
 		in[name] = []byte(data)
 	}
-	image, err := isoImage("cidata", in)
+	image, err := isoImage(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestISOPadding(t *testing.T) {
 // TestISONames: the library changes names, we refuse those.
 func TestISONames(t *testing.T) {
 	for _, name := range []string{"User-Data", "a.b", "my file", strings.Repeat("x", 29), "dir/file", ""} {
-		if _, err := isoImage("cidata", map[string][]byte{name: nil}); err == nil || !strings.Contains(err.Error(), "is no name that survives ISO 9660") {
+		if _, err := isoImage(map[string][]byte{name: nil}); err == nil || !strings.Contains(err.Error(), "is no name that survives ISO 9660") {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -131,7 +131,7 @@ func TestISOFullDirectory(t *testing.T) {
 	for name := range files {
 		in[name] = nil
 	}
-	if _, err := isoImage("cidata", in); err == nil || !strings.Contains(err.Error(), "45 files are more than the 16 that fit") {
+	if _, err := isoImage(in); err == nil || !strings.Contains(err.Error(), "45 files are more than the 16 that fit") {
 		t.Errorf("%v", err)
 	}
 	if err := mendISO(image, map[string][]byte{"f00000001": []byte("content 1")}, time.Now()); err == nil {

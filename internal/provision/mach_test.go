@@ -108,7 +108,9 @@ func TestE2EMachConsole(t *testing.T) {
 		seen = append(seen, lines.Text())
 		if strings.Contains(lines.Text(), "PROBE READY") {
 			cancel()
-			<-done
+			if err := <-done; err == nil {
+				t.Error("QEMU ended by itself")
+			}
 			return
 		}
 	}

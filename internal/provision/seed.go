@@ -49,7 +49,7 @@ func seed(path string, data SeedData) error {
 	if err != nil {
 		return err
 	}
-	image, err := isoImage("cidata", map[string][]byte{"user-data": userData, "meta-data": metaData})
+	image, err := isoImage(map[string][]byte{"user-data": userData, "meta-data": metaData})
 	if err != nil {
 		return err
 	}

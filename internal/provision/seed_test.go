@@ -3,6 +3,7 @@ package provision
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -157,7 +158,7 @@ func parts(t *testing.T, header mail.Header, body io.Reader) [][2]string {
 	r := multipart.NewReader(body, params["boundary"])
 	for {
 		p, err := r.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		if err != nil {

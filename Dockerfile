@@ -28,7 +28,7 @@ RUN printf 'path-exclude=%s\n' \
 FROM debian:trixie-slim AS guest
 LABEL hurd-qemu-action.stage=guest
 RUN apt-get update \
- && apt-get install -y --no-install-recommends e2fsprogs fakeroot grub-common grub-pc-bin xz-utils zstd
+ && apt-get install -y --no-install-recommends binutils e2fsprogs fakeroot grub-common grub-pc-bin xz-utils zstd
 COPY testdata/selftest /src/testdata/selftest
 RUN /src/testdata/selftest/build --out /assets/selftest.img.zst --cache /var/cache/selftest \
  && rm -rf /var/cache/selftest

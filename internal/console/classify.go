@@ -22,6 +22,9 @@ type Evidence struct {
 	// Ready says that a command had run in the guest before: the guest was lost
 	// rather than never there.
 	Ready bool
+	// ReadyAt is when it had, if that is known: what the console said before did
+	// the guest no harm then and is not the cause now.
+	ReadyAt time.Time
 	// Stopping says that we asked the guest to stop: its halt is no failure.
 	Stopping bool
 }
@@ -77,6 +80,11 @@ const (
 // that never ended is not missed.
 func Classify(e Evidence) Cause {
 	e.Findings = append(e.Findings[:len(e.Findings):len(e.Findings)], e.unfinished()...)
+	if !e.ReadyAt.IsZero() {
+		e.Findings = slices.DeleteFunc(slices.Clone(e.Findings), func(f Finding) bool {
+			return f.Severity > Milestone && f.Line.Time.Before(e.ReadyAt)
+		})
+	}
 	for _, r := range rules() {
 		if cause, ok := r.apply(e); ok {
 			if cause.Name == "" {

@@ -86,7 +86,7 @@ func TestClassify(t *testing.T) {
 		}, want: "no-kernel", detail: "no message of a kernel", quote: "garbage"},
 		{name: "the loader's prompt", log: "grub-prompt", want: "loader-prompt", quote: "grub>"},
 		{name: "the kernel's file is missing", log: "grub-missing-kernel", want: "loader-error", title: "likely", quote: "gnumach.gz' not found"},
-		{name: "nothing to boot", log: "no-boot-device", want: "no-boot-device", quote: "not a bootable disk"},
+		{name: "nothing to boot", log: "no-boot-device", want: "no-boot-device", quote: "No bootable device."},
 		{name: "stuck in a module", log: "noroot", until: "start ext2fs.static:",
 			want: "stuck-module", title: "while starting ext2fs.static", advice: "boot-attempts", quote: "start ext2fs.static:"},
 		{name: "stuck in pci-arbiter", log: "noroot", until: "task loaded: ld.so.1 /hurd/exec\n", with: func(e *Evidence) {
@@ -110,6 +110,12 @@ func TestClassify(t *testing.T) {
 			*e = evidence([]byte("rc: start\nlogin> vm_page warning: unable to recycle any page\n"))
 			e.Ready = true
 		}, want: "memory-full", title: "(the likely cause)", advice: "memory", quote: "unable to recycle"},
+		{name: "what was before the script is not the cause", log: "readonly-root", with: func(e *Evidence) {
+			for i := range e.Findings {
+				e.Findings[i].Line.Time = time.Unix(100, 0)
+			}
+			e.Ready, e.ReadyAt = true, time.Unix(200, 0)
+		}, want: "lost"},
 		{name: "deaf without a word", log: "boot-good", with: func(e *Evidence) { e.Ready = true },
 			want: "lost", title: "stopped answering", advice: "pfinet", quote: "login>"},
 	} {

@@ -204,6 +204,26 @@ func TestWaitFinding(t *testing.T) {
 	})
 }
 
+// TestWaitTerminal has a guest whose console looks dead twice.
+func TestWaitTerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPort(t, Options{})
+		p.says(t, "db> \r\n")
+		go func() {
+			time.Sleep(time.Minute)
+			_, _ = io.WriteString(p.guest, "login> startup: rebooting Mach (flags 0)...\r\n")
+		}()
+		first, err := p.WaitTerminal(t.Context(), time.Time{})
+		if err != nil || first.Kind != MachDebugger {
+			t.Errorf("%+v, %v", first, err)
+		}
+		second, err := p.WaitTerminal(t.Context(), first.Line.Time)
+		if err != nil || second.Kind != Rebooting {
+			t.Errorf("%+v, %v", second, err)
+		}
+	})
+}
+
 func TestWaitSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPort(t, Options{})

@@ -39,7 +39,7 @@ func firmwarePatterns() []Pattern {
 	return []Pattern{
 		{Kind: Firmware, Severity: Milestone, Contains: "SeaBIOS", Match: start(`SeaBIOS \(version `), Title: "The firmware started"},
 		{Kind: Loader, Severity: Milestone, Match: regexp.MustCompile(`^\s*(?:GNU GRUB  version \d|GRUB loading\.?|Welcome to GRUB!|Booting .GNU)`), Title: "The boot loader started"},
-		{Kind: NoBoot, Severity: Fatal, Contains: "boot", Match: start(`(?:No bootable device|Boot failed: not a bootable disk)`),
+		{Kind: NoBoot, Severity: Fatal, Contains: "No bootable device", Match: start(`No bootable device`),
 			Title: "There is nothing to boot", Cause: "The firmware found no boot loader on any disk.",
 			Advice: "Check that the image is a whole disk (with a partition table and a boot loader), not a single file system, and that it is not empty."},
 		{Kind: LoaderPrompt, Severity: Fatal, Contains: "grub", Match: regexp.MustCompile(`^grub(?: rescue)?>(?: |$)`), Prompt: true,

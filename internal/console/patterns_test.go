@@ -35,6 +35,7 @@ func TestPatternsFind(t *testing.T) {
 		{"start ext2fs: ext2fs: part:2:device:wd0: Input/output error", RootIO, "The Hurd can't read its root disk"},
 		{"ext2fs: part:5:device:wd0: No such device or address", NoRoot, "The root device does not exist"},
 		{"ext2fs.static: device:hd0s1: panic: main: block size 1024 isn't supported", "root-panic", "The root file system's server failed"},
+		{"ext2fs: /dev/hd1: panic: main: block size 1024 isn't supported", "filesystem-panic", "A file system's server failed"},
 		{"ext2fs: part:2:device:wd0: warning: FILESYSTEM NOT UNMOUNTED CLEANLY; PLEASE fsck", "unclean", "The file system was not unmounted cleanly"},
 		{"ext2fs: part:2:device:wd0: warning: MOUNTED READ-ONLY; MUST USE `fsysopts --writable'", ReadOnlyRoot, "The root file system is read-only"},
 		{"/dev/wd0s2: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.", Fsck, "The file system check stopped the boot"},
@@ -101,6 +102,7 @@ func TestPatternsIgnore(t *testing.T) {
 		"The following prints grub> in a terminal",
 		"read-only file systems: Read-only file system",
 		"cannot create regular file 'x': Read-only file system",
+		"Boot failed: not a bootable disk", // the next one may be
 		"# restarting GNU Mach 1.8",
 		"see startup: halting Mach for details",
 		"usage: reboot: Restarting system",

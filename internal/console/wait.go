@@ -98,11 +98,26 @@ func (c *Console) lastLine() string {
 // without kinds, the first terminal one. The error wraps the context's cause or
 // ErrEnded.
 func (c *Console) WaitFinding(ctx context.Context, kinds ...Kind) (Finding, error) {
+	return c.waitFinding(ctx, describe(kinds), func(f Finding) bool {
+		return slices.Contains(kinds, f.Kind) || len(kinds) == 0 && f.Terminal()
+	})
+}
+
+// WaitTerminal returns the first terminal finding in a line later than since.
+// What a console says is no proof: whoever finds the guest alive all the same
+// waits again, from the time of that line on.
+func (c *Console) WaitTerminal(ctx context.Context, since time.Time) (Finding, error) {
+	return c.waitFinding(ctx, describe(nil), func(f Finding) bool {
+		return f.Terminal() && f.Line.Time.After(since)
+	})
+}
+
+func (c *Console) waitFinding(ctx context.Context, what string, fits func(Finding) bool) (Finding, error) {
 	var found Finding
 	seen := 0
 	err := c.wait(ctx, func() bool {
 		for _, f := range c.findings[seen:] {
-			if slices.Contains(kinds, f.Kind) || len(kinds) == 0 && f.Terminal() {
+			if fits(f) {
 				found = f
 				return true
 			}
@@ -111,7 +126,7 @@ func (c *Console) WaitFinding(ctx context.Context, kinds ...Kind) (Finding, erro
 		return false
 	})
 	if err != nil {
-		return Finding{}, fmt.Errorf("waiting for %s on the serial console: %w", describe(kinds), err)
+		return Finding{}, fmt.Errorf("waiting for %s on the serial console: %w", what, err)
 	}
 	return found, nil
 }

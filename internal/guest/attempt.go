@@ -160,8 +160,15 @@ func (a *attempt) failure(ctx context.Context, o Options, err error) error {
 		// The library has no type for this.
 		return &AuthError{User: o.User, Key: o.Signer.PublicKey(), Server: a.serverVersion(), Err: err}
 	}
-	return errors.New(printable(err.Error()))
+	return &attemptError{err}
 }
+
+// An attemptError is an error of the SSH library. It can hold what the server
+// said, which is made harmless here.
+type attemptError struct{ err error }
+
+func (e *attemptError) Error() string { return printable(e.err.Error()) }
+func (e *attemptError) Unwrap() error { return e.err }
 
 func (a *attempt) serverVersion() string {
 	if a.server == "" {

@@ -32,7 +32,7 @@ func (c *Client) SetClock(ctx context.Context, now time.Time) (skew time.Duratio
 	if err != nil {
 		return 0, fmt.Errorf("setting the guest's clock: %w", err)
 	}
-	guest, readErr := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
+	guest, readErr := strconv.ParseInt(strings.TrimSpace(lastLine(out.String())), 10, 64)
 	if readErr == nil {
 		skew = inSeconds(guest - seconds)
 	}

@@ -29,7 +29,7 @@ func clock(t *testing.T, s *sshServer, guest string, refuse bool) (set *string) 
 func TestSetClock(t *testing.T) {
 	now := time.Unix(1795443723, 600_000_000)
 	for guest, skew := range map[string]time.Duration{
-		"1795443724": 0, "1795443664": -time.Minute, "0": -1795443724 * time.Second, "1795447324": time.Hour,
+		"1795443724": 0, "Welcome!\n1795443725": time.Second, "1795443664": -time.Minute, "0": -1795443724 * time.Second, "1795447324": time.Hour,
 	} {
 		s := newServer(t)
 		set := clock(t, s, guest, false)
@@ -52,7 +52,7 @@ func TestSetClockRefused(t *testing.T) {
 }
 
 func TestSetClockHostile(t *testing.T) {
-	for _, answer := range []string{"", "soon", "9223372036854775807", "-9223372036854775808", "1\n2"} {
+	for _, answer := range []string{"", "soon", "9223372036854775807", "-9223372036854775808"} {
 		s := newServer(t)
 		clock(t, s, answer, false)
 		skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Unix(1795443724, 0))

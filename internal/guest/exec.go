@@ -222,7 +222,7 @@ func (e *execution) wait(ctx context.Context) (ExitStatus, error) {
 	select {
 	case <-e.exited:
 	case <-ctx.Done():
-		_, _ = e.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{"KILL"}))
+		e.kill()
 		return ExitStatus{Code: -1}, context.Cause(ctx)
 	}
 	detached := e.drained(ctx)
@@ -269,10 +269,19 @@ func (e *execution) drained(ctx context.Context) (detached bool) {
 	}
 }
 
+// kill asks the server to kill the command, without waiting for a connection
+// that takes nothing.
+func (e *execution) kill() {
+	go func() {
+		_, _ = e.channel.SendRequest("signal", false, ssh.Marshal(struct{ Name string }{"KILL"}))
+		_ = e.channel.Close()
+	}()
+}
+
 // abandon closes the channel and lets no more output through.
 func (e *execution) abandon() {
 	e.output.close()
-	_ = e.channel.Close() // fails when the server has closed it
+	go func() { _ = e.channel.Close() }() // fails when it is closed already
 }
 
 // output passes a command's two streams on, one write at a time.

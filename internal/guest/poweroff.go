@@ -12,7 +12,9 @@ import (
 // A Witness sees the guest go down, which SSH can't: the connection ends long
 // before the disks are in order.
 type Witness struct {
-	Lines  <-chan string   // the console's lines as they come; nil where there is none
+	// Lines are the console's lines as they come; nil where there is none. Nobody
+	// receives before or after PowerOff, so whoever sends must not wait for that.
+	Lines  <-chan string
 	Exited <-chan struct{} // closed when QEMU has ended
 }
 
@@ -29,14 +31,17 @@ type ending struct {
 func endings(family platform.Family) ending {
 	hurd := []string{"Shutdown completed successfully, now in tight loop", "startup: halting Mach"}
 	linux := []string{"reboot: Power down", "reboot: System halted"}
+	// Not every SSH server's PATH has the directories of these programs.
+	const begin = "PATH=$PATH:/usr/sbin:/sbin; sync; "
 	switch family {
 	case platform.Hurd:
-		return ending{command: "sync; halt", said: hurd}
+		// Debian's halt is sysvinit's; the Hurd's own has another name there.
+		return ending{command: begin + "halt || halt-hurd", said: hurd}
 	case platform.Linux:
-		return ending{command: "sync; poweroff", said: linux[1:], exits: true}
+		return ending{command: begin + "poweroff", said: linux[1:], exits: true}
 	case platform.Unknown:
 	}
-	return ending{command: "sync; poweroff || halt", said: append(hurd, linux...), exits: true}
+	return ending{command: begin + "poweroff || halt", said: append(hurd, linux...), exits: true}
 }
 
 // PowerOff brings the guest down in order and returns when the witness has seen

@@ -138,11 +138,18 @@ func (c *Client) setUp(ctx context.Context, text string) (dir string, err error)
 	if err != nil {
 		return "", err
 	}
-	dir = strings.TrimSuffix(out.String(), "\n")
-	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name || strings.Contains(dir, "\n") {
+	dir = lastLine(out.String())
+	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name {
 		return "", fmt.Errorf("the guest could not store it (%s): %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
 	}
 	return dir, nil
+}
+
+// lastLine is the last line of a command's output. Before it there may be what
+// a shell's start files print, which can't be helped.
+func lastLine(text string) string {
+	text = strings.TrimSuffix(text, "\n")
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 // compact drops a script's comments and empty lines, but not its first line.
@@ -218,11 +225,10 @@ func (r *scriptRun) signal(ctx context.Context, name string) {
 func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
 	var out bounded
 	_, err = r.client.Run(ctx, Command{
-		Line:   "cat " + quote(r.dir+"/status") + "; rm -rf " + quote(r.dir),
+		Line:   "read -r s <" + quote(r.dir+"/status") + "; rm -rf " + quote(r.dir) + "; printf '%s\\n' \"$s\"",
 		Stdout: &out,
 	})
-	record, _, _ = strings.Cut(out.String(), "\n")
-	return strings.TrimSpace(record), err
+	return strings.TrimSpace(lastLine(out.String())), err
 }
 
 // read takes the result from the record of run.sh, or else from what the SSH

@@ -201,6 +201,19 @@ func TestRunScriptFullDisk(t *testing.T) {
 	}
 }
 
+// TestRunScriptNoise has a login shell that prints something of its own first.
+func TestRunScriptNoise(t *testing.T) {
+	s := newServer(t)
+	bin := t.TempDir()
+	writeProgram(t, bin+"/sh", "#!/bin/sh\necho Welcome to GNU\necho Have fun\nexec /bin/sh \"$@\"\n")
+	s.env[0] = "PATH=" + bin + ":" + os.Getenv("PATH")
+	c := dialed(t, s.listen())
+	r, err := c.RunScript(t.Context(), Script{Text: "kill -9 $$"}, nil, nil)
+	if err != nil || r.Signal != 9 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestRunScriptNoTemporaryDirectory(t *testing.T) {
 	s := newServer(t)
 	s.command = func(line string, ch sshChannel) (uint32, bool) {

@@ -9,7 +9,7 @@ import (
 )
 
 // clock answers SetClock's command as a guest does whose clock is at guest.
-func clock(t *testing.T, s *sshServer, guest string, refuse bool) (set *string) {
+func clock(s *sshServer, guest string, refuse bool) (set *string) {
 	set = new(string)
 	s.command = func(line string, ch sshChannel) (uint32, bool) {
 		if !strings.HasPrefix(line, "date -u +%s; date -u -s @") {
@@ -32,7 +32,7 @@ func TestSetClock(t *testing.T) {
 		"1795443724": 0, "Welcome!\n1795443725": time.Second, "1795443664": -time.Minute, "0": -1795443724 * time.Second, "1795447324": time.Hour,
 	} {
 		s := newServer(t)
-		set := clock(t, s, guest, false)
+		set := clock(s, guest, false)
 		got, err := dialed(t, s.listen()).SetClock(t.Context(), now)
 		if err != nil || got != skew || *set != "1795443724" {
 			t.Errorf("at %s: %s, %v, set to %s", guest, got, err, *set)
@@ -42,7 +42,7 @@ func TestSetClock(t *testing.T) {
 
 func TestSetClockRefused(t *testing.T) {
 	s := newServer(t)
-	clock(t, s, "1795443664", true)
+	clock(s, "1795443664", true)
 	skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Unix(1795443724, 0))
 	var e *ClockError
 	want := "setting the guest's clock (which is off by -1m0s): date exited with status 1: date: cannot set date: Operation not permitted"
@@ -54,7 +54,7 @@ func TestSetClockRefused(t *testing.T) {
 func TestSetClockHostile(t *testing.T) {
 	for _, answer := range []string{"", "soon", "9223372036854775807", "-9223372036854775808"} {
 		s := newServer(t)
-		clock(t, s, answer, false)
+		clock(s, answer, false)
 		skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Unix(1795443724, 0))
 		var e *ClockError
 		if err != nil && !errors.As(err, &e) {

@@ -258,7 +258,7 @@ func TestDialCommandFails(t *testing.T) {
 }
 
 func TestDialConnectFails(t *testing.T) {
-	simulated(t, func(t *testing.T, f *forward, o Options) {
+	simulated(t, func(t *testing.T, _ *forward, o Options) {
 		n := 0
 		o.Dial = func(context.Context, string, string) (net.Conn, error) {
 			n++

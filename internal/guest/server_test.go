@@ -261,13 +261,6 @@ func (s *sshServer) drop() {
 	s.conns = nil
 }
 
-// connections is how many there were.
-func (s *sshServer) connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
-
 func (s *sshServer) stop() {
 	if s.listener != nil {
 		_ = s.listener.Close()

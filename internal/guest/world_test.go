@@ -12,6 +12,9 @@ import (
 func needed(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
+	if err != nil { // not every user's PATH has it
+		path, err = exec.LookPath("/usr/sbin/" + program)
+	}
 	if err != nil {
 		if os.Getenv("E2E_REQUIRED") == "1" {
 			t.Fatalf("%s is not installed, and E2E_REQUIRED=1", program)

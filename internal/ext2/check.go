@@ -131,9 +131,9 @@ func copyChanged(to *os.File, toOffset units.Bytes, from *os.File, fromOffset, s
 // when e2fsck itself failed.
 func (f *FS) fsck(ctx context.Context, mode string) ([]string, int, error) {
 	out := &head{limit: toolOutputLimit}
-	cmd := process.Command(ctx, "e2fsck", mode, f.target())
+	cmd := command(ctx, "e2fsck", mode, f.target())
 	cmd.Stdout = out
-	err := process.Run(ctx, cmd)
+	err := runTool(ctx, cmd)
 	var failed *process.Error
 	if err == nil {
 		return remarks(out.String()), 0, nil
@@ -153,7 +153,7 @@ func remarks(output string) []string {
 	var lines []string
 	for line := range strings.Lines(output) {
 		if line = strings.TrimSpace(line); line != "" && !noise.MatchString(line) {
-			lines = append(lines, line)
+			lines = append(lines, printable(line))
 		}
 	}
 	return lines

@@ -44,7 +44,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if b.Empty() {
 		return nil
 	}
-	cmd := process.Command(ctx, "debugfs", "-w", "-f", "-", b.f.target())
+	cmd := command(ctx, "debugfs", "-w", "-f", "-", b.f.target())
 	var script bytes.Buffer
 	for _, r := range b.requests {
 		line := r.line
@@ -61,7 +61,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	}
 	said := &process.Tail{Limit: toolOutputLimit}
 	cmd.Stdin, cmd.Stderr = &script, said
-	if err := process.Run(ctx, cmd); err != nil {
+	if err := runTool(ctx, cmd); err != nil {
 		return fmt.Errorf("editing %s: %w", b.f.part, err)
 	}
 	return b.verify(complaints(said.String()))
@@ -86,7 +86,7 @@ func complaints(stderr string) string {
 	var lines []string
 	for line := range strings.Lines(stderr) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "debugfs 1.") {
-			lines = append(lines, line)
+			lines = append(lines, printable(line))
 		}
 	}
 	return strings.Join(lines, "\n")

@@ -122,7 +122,9 @@ func (p *preparation) sshdConfig() error {
 	if err != nil {
 		return err
 	}
-	p.out.Warnings = append(p.out.Warnings, sshdWarnings(main, ssh.Config, p.User)...)
+	for _, w := range sshdWarnings(main, ssh.Config, p.User) {
+		p.warn("%s", w)
+	}
 	if !ssh.DropIns {
 		did, err := p.file(ssh.Config, editSSHDConfig(main, p.User), ext2.Attr{}, false)
 		if did {

@@ -91,8 +91,8 @@ func TestInspectDescribes(t *testing.T) {
 
 func TestLoginUsers(t *testing.T) {
 	passwd := "root:x:0:0:root:/root:/bin/bash\n# comment:x:1:1::/:/bin/sh\nsync:x:4:4::/bin:/bin/sync\nwww:x:33:33::/var/www:/usr/sbin/nologin\n" +
-		"noshell:x:7:8::/home/../home/n/:\r\nbroken\nbad:x:-1:0::/:/bin/sh\nbig:x:4294967296:0::/:/bin/sh\nrel:x:5:5::home:/bin/sh\n:x:6:6::/:/bin/sh\ngit:x:9:9::/git:/bin/false\n"
-	want := []User{{"root", 0, 0, "/root", "/bin/bash"}, {"noshell", 7, 8, "/home/n", ""}}
+		"noshell:x:7:8::/home/../home/n/:\r\nbroken\nbad:x:-1:0::/:/bin/sh\nbig:x:4294967296:0::/:/bin/sh\nrel:x:5:5::home:/bin/sh\n:x:6:6::/:/bin/sh\ngit:x:9:9::/git:/bin/false\nesc\x1b:x:8:8::/:/bin/sh\ngecos:x:8:8:J\xfcrgen:/g:/bin/sh\n"
+	want := []User{{"root", 0, 0, "/root", "/bin/bash"}, {"noshell", 7, 8, "/home/n", ""}, {"gecos", 8, 8, "/g", "/bin/sh"}}
 	if diff := cmp.Diff(want, loginUsers([]byte(passwd))); diff != "" {
 		t.Error(diff)
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"unicode"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -120,11 +122,24 @@ func (p *preparation) run(ctx context.Context) error {
 }
 
 func (p *preparation) changed(format string, args ...any) {
-	p.out.Changes = append(p.out.Changes, fmt.Sprintf(format, args...))
+	p.out.Changes = append(p.out.Changes, printable(fmt.Sprintf(format, args...)))
 }
 
 func (p *preparation) warn(format string, args ...any) {
-	p.out.Warnings = append(p.out.Warnings, fmt.Sprintf(format, args...))
+	p.out.Warnings = append(p.out.Warnings, printable(fmt.Sprintf(format, args...)))
+}
+
+// printable makes text that an image can decide upon fit for a line of a log.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
 }
 
 func (p *preparation) repair(ctx context.Context) error {

@@ -272,6 +272,7 @@ func TestPrepareWarns(t *testing.T) {
 		"not to be run":  {with(linuxTree(), files{"etc/ssh/sshd_not_to_be_run": ""}), "Debian's sshd will not start"},
 		"allowed users":  {sshd("AllowUsers demo\n"), `/etc/ssh/sshd_config has "allowusers demo": it may keep root from logging in`},
 		"another port":   {sshd("Port 2222\n"), "/etc/ssh/sshd_config says Port 2222: set ssh-port accordingly"},
+		"odd names":      {with(sshd("Include /etc/ssh/sshd_config.d/*.conf\n"), files{"etc/ssh/sshd_config.d/0\n\x1b::error::.conf": ""}), "sshd reads /etc/ssh/sshd_config.d/0\ufffd\ufffd::error::.conf before"},
 		"another first":  {with(sshd("Include /etc/ssh/sshd_config.d/*.conf\n"), files{"etc/ssh/sshd_config.d/00-a.conf": ""}), "sshd reads /etc/ssh/sshd_config.d/00-a.conf before our settings"},
 		"locked":         {with(linuxTree(), files{"etc/shadow": "root:!:1::::::\n"}), "the password of root is locked"},
 		"no archive":     {with(linuxTree(), files{"etc/apt/sources.list": "deb http://example.org/x ./\n"}), "no Debian archive was found in apt's sources"},

@@ -1,21 +1,20 @@
 package provision
 
 import (
+	"flag"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
 )
 
-// imageVariable names the image for the process without privileges that
-// TestWithoutPrivileges starts.
-const imageVariable = "PROVISION_TEST_IMAGE"
+var unprivilegedImage = flag.String("unprivileged-image", "", "what TestWithoutPrivileges gives to the process that it starts")
 
 // TestWithoutPrivileges prepares and fills an image in a process that has no
 // capability at all.
 func TestWithoutPrivileges(t *testing.T) {
-	if image := os.Getenv(imageVariable); image != "" {
-		withoutPrivileges(t, image)
+	if *unprivilegedImage != "" {
+		withoutPrivileges(t, *unprivilegedImage)
 		return
 	}
 	tools(t, "setpriv", "qemu-img", "qemu-io")
@@ -25,8 +24,7 @@ func TestWithoutPrivileges(t *testing.T) {
 		return
 	}
 	cmd := exec.Command("setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all",
-		os.Args[0], "-test.v", "-test.run=^TestWithoutPrivileges$")
-	cmd.Env = append(os.Environ(), imageVariable+"="+image)
+		os.Args[0], "-test.v", "-test.run=^TestWithoutPrivileges$", "-unprivileged-image="+image)
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestWithoutPrivileges") {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -6,12 +6,16 @@ import (
 	"strings"
 )
 
-// loginUsers lists the accounts of a passwd file that have a shell.
+// loginUsers lists the accounts of a passwd file that have a shell. Names,
+// homes and shells that are not printable are left out: they end up in messages.
 func loginUsers(passwd []byte) []User {
 	var users []User
 	for line := range strings.Lines(string(passwd)) {
 		fields := strings.Split(strings.TrimRight(line, "\r\n"), ":")
 		if len(fields) != 7 || fields[0] == "" || fields[0][0] == '#' {
+			continue
+		}
+		if shown := fields[0] + fields[5] + fields[6]; printable(shown) != shown {
 			continue
 		}
 		uid, err1 := strconv.ParseUint(fields[2], 10, 32)

@@ -53,6 +53,11 @@ type findingError struct{ console.Finding }
 
 func (e findingError) Error() string { return e.Title + ": " + e.Line.Text }
 
+// dialogueError is a login on the serial console that did not go as it should.
+type dialogueError struct{ error }
+
+func (e dialogueError) Unwrap() error { return e.error }
+
 // boot starts machines until one of them answers over SSH.
 func (r *run) boot(ctx context.Context) (string, error) {
 	limit := r.config.BootTimeout
@@ -247,7 +252,7 @@ func (r *run) watchBoot(ctx context.Context, end context.CancelCauseFunc) {
 func (r *run) typeKeys(ctx context.Context) ([]ssh.PublicKey, error) {
 	keys, err := provision.Dialogue{Console: r.console, User: r.config.SSHUser, Keys: []string{r.keys.login}}.Run(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("logging in on the serial console: %w", err)
+		return nil, dialogueError{err}
 	}
 	return keys, nil
 }

@@ -43,6 +43,11 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 		return e
 	}
 	r.noteActivity(ctx)
+	var dialogue dialogueError
+	if errors.As(err, &dialogue) && !errors.Is(err, errBootTimeout) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
+		return fail(BootFailed, "No login on the serial console", fmt.Errorf("putting the key into the guest: %w", dialogue.error),
+			"Use another way to provision, or an image whose console lets root in without a password.")
+	}
 	cause := console.Classify(r.evidence(err))
 	e := fail(BootFailed, cause.Title, fmt.Errorf("%s", cause.Detail), cause.Advice...)
 	e.Quote = cause.Quote

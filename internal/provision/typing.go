@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 
@@ -110,24 +111,53 @@ func (s *session) readKeys(ctx context.Context, command string) ([]ssh.PublicKey
 	return keys, nil
 }
 
-// Ways to find out that a server runs, and to start one, the usual first.
-var (
-	serverChecks   = []string{"pidof sshd dropbear", "pgrep -x 'sshd|dropbear'", "ps ax | grep -q '[s]shd\\|[d]ropbear'", "ps -e | grep -q '[s]shd\\|[d]ropbear'"}
-	serverStarters = []string{
-		"/etc/init.d/ssh start", "/etc/init.d/dropbear start", "systemctl start ssh", "systemctl start sshd",
-		"mkdir -p /run/sshd; /usr/sbin/sshd", "dropbear",
-	}
-)
+// serverUp defines a command that tells whether an SSH server runs, by the
+// first of several ways that the guest has.
+const serverUp = `up() { { pidof sshd dropbear || pgrep -x 'sshd|dropbear' || { ps -e || ps ax; } | grep '[s]shd\|[d]ropbear'; } >/dev/null 2>&1; }`
 
-// serve starts the SSH server if none is seen and a usual way works. It does
-// not fail: the one who connects will find out.
+// serverWait is how many seconds a server may take to be seen: the prompt can
+// come before the services of a system that is still coming up.
+const serverWait = 15
+
+// serverStarters are ways to start a server, the usual first. They are started
+// in the background: some stay in the foreground for as long as the server runs.
+var serverStarters = []struct{ condition, command string }{
+	{"[ -x /etc/init.d/ssh ]", "/etc/init.d/ssh start"},
+	{"[ -x /etc/init.d/dropbear ]", "/etc/init.d/dropbear start"},
+	{"systemctl cat ssh", "systemctl start ssh"},
+	{"systemctl cat sshd", "systemctl start sshd"},
+	{"[ -x /usr/sbin/sshd ]", "mkdir -p /run/sshd; /usr/sbin/sshd"},
+	{"command -v dropbear", "dropbear"},
+}
+
+// serve waits for an SSH server to run, and starts one if none comes and a
+// usual way works. It does not fail: the one who connects will find out.
 func (s *session) serve(ctx context.Context) error {
-	for _, commands := range [][]string{serverChecks, serverStarters} {
-		for _, command := range commands {
-			_, err := s.run(ctx, "{ "+command+"; } >/dev/null 2>&1 </dev/null")
-			if err == nil || isOurs(err) {
+	await := func(seconds int) (bool, error) {
+		_, err := s.run(ctx, fmt.Sprintf("n=0; until up; do [ $n -lt %d ] || break; n=$((n+1)); sleep 1; done; up", seconds))
+		if isOurs(err) {
+			return false, err
+		}
+		return err == nil, nil
+	}
+	if _, err := s.run(ctx, serverUp); err != nil {
+		return err
+	}
+	if up, err := await(serverWait); up || err != nil {
+		return err
+	}
+	for _, starter := range serverStarters {
+		if _, err := s.run(ctx, "{ "+starter.condition+"; } >/dev/null 2>&1"); err != nil {
+			if isOurs(err) {
 				return err
 			}
+			continue
+		}
+		if _, err := s.run(ctx, "{ { "+starter.command+"; } >/dev/null 2>&1 </dev/null & }"); isOurs(err) {
+			return err
+		}
+		if up, err := await(serverWait / 3); up || err != nil {
+			return err
 		}
 	}
 	return nil

@@ -24,7 +24,8 @@ func TestPatternsFind(t *testing.T) {
 		{"login> panic ../kern/slab.c:9: kmem_error: x", MachPanic, "GNU Mach panicked"},
 		{"exec startup procpanic ../kern/slab.c:9: kmem_error: x", "", ""},
 		{"exec startup proc.panic ../kern/slab.c:9: kmem_error: x", MachPanic, "GNU Mach panicked"},
-		{"panic {cpu0} ../i386/apic.c:7: hpet_init: Assertion `hpet_addr != 0' failed.", MachPanic, "GNU Mach needs the HPET"},
+		{"../i386/i386/apic.c:312: hpet_init: Assertion `hpet_addr != 0' failed.panic ../kern/debug.c:103: Debugger: x", MachPanic, "GNU Mach needs the HPET"},
+		{"{cpu0} ../kern/ipc_port.c:88: f: Assertion `a' failed.", MachPanic, "An assertion of GNU Mach failed"},
 		{"Kernel Page fault trap, eip 0xc1000a44, code 0, cr2 0", "mach-trap", "GNU Mach trapped in the kernel"},
 		{"db{0}> ", MachDebugger, "GNU Mach stopped in its kernel debugger"},
 		{"vm_page warning: unable to recycle any page", MemoryFull, "The guest's memory is exhausted"},
@@ -86,6 +87,8 @@ func TestPatternsIgnore(t *testing.T) {
 	for _, line := range []string{
 		"Last login: Mon Nov 23 10:06:46 UTC 2026 on console",
 		"checking for panic... no",
+		"test: ../src/a.c:9: main: Assertion failure tests",
+		"prog: a.c:9: main: Assertion `x' failed.",
 		"test 12: panic: recovers from a panic ... ok",
 		"goroutine panic: runtime error: index out of range",
 		"don't panic: it is only a test",

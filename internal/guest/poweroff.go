@@ -50,6 +50,9 @@ func endings(family platform.Family) ending {
 // caller's to quit. The error wraps ctx's cause and says what was waited for.
 func (c *Client) PowerOff(ctx context.Context, family platform.Family, w Witness) error {
 	e := endings(family)
+	if err := c.Err(); err != nil {
+		return fmt.Errorf("bringing the guest down: %w", err) // nobody would tell it
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var diag bounded

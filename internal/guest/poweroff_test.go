@@ -112,3 +112,14 @@ func TestPowerOffCommandFails(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// TestPowerOffLost does not wait for a guest that was never told.
+func TestPowerOffLost(t *testing.T) {
+	s := newServer(t)
+	c := dialed(t, s.listen())
+	s.drop()
+	<-c.Lost()
+	if err := c.PowerOff(t.Context(), platform.Hurd, Witness{Exited: make(chan struct{})}); !errors.Is(err, ErrLost) {
+		t.Errorf("err = %v", err)
+	}
+}

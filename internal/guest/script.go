@@ -41,8 +41,10 @@ type Script struct {
 
 // A Result is how a script ended in the guest.
 type Result struct {
-	Status   int           // exit status; 128+n when signal n killed it
-	Signal   int           // the signal that killed it, 0 for none
+	Status int // exit status; 128+n when signal n killed it
+	// Signal is the one that killed it, 0 for none. No shell tells the statuses
+	// 130 and 141 from the signals 2 and 13: they count as these.
+	Signal   int
 	Duration time.Duration // on the host's clock, from its start to its end
 	Detached bool          // it left a process behind that holds its output open
 }

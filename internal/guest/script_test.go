@@ -26,6 +26,7 @@ func scriptCases() []scriptCase {
 		{name: "stops at the first error", text: "false\necho not reached", status: 1},
 		{name: "exits with 137 by itself", text: "exit 137", status: 137},
 		{name: "exits with 143 by itself", text: "exit 143", status: 143},
+		{name: "exits with 130 by itself, as shells do after SIGINT", text: "exit 130", status: 130, signal: 2},
 		{name: "exits with the status of a killed child", text: "sh -c 'kill -9 $$'", status: 137, anyStderr: true},
 	}
 	for _, status := range []int{0, 1, 3, 7, 126, 127, 255} {

@@ -127,8 +127,8 @@ func (s *Store) unpackTo(ctx context.Context, path string, in unpack.Input, sig 
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EFBIG):
 		return d, img, have, s.noSpace(err, f)
-	case verdict != nil && !errors.Is(err, verdict):
-		return d, img, have, errors.Join(verdict) // the unpacking has suffered from it
+	case verdict != nil: // the unpacking has only suffered from it
+		return d, img, have, verdict
 	case err != nil:
 		return d, img, have, err
 	}

@@ -117,7 +117,7 @@ func (s *Store) published(ctx context.Context, e *expectation, key, file string,
 		return err
 	}
 	e.sums, e.how = sums{p.SHA256, p.SHA512}, Published
-	e.detail = fmt.Sprintf("%s, as of %s", p.List, p.Since.UTC().Format(time.DateOnly))
+	e.detail = fmt.Sprintf("%s, pinned %s", p.List, p.Since.UTC().Format(time.DateOnly))
 	return nil
 }
 

@@ -123,8 +123,11 @@ func (s *Store) hashLocal(ctx context.Context, f localFile, sig *signer) (sums, 
 	feed := newFeed(ctx, metered(io.NewSectionReader(f, 0, f.size), meter, f.size), sig)
 	_, err := io.Copy(io.Discard, feed)
 	have, verdict := feed.wait()
-	if err := errors.Join(verdict, err); err != nil {
-		return sums{}, verdict
+	if verdict != nil {
+		err = verdict
+	}
+	if err != nil {
+		return sums{}, err
 	}
 	known.SHA256, known.SHA512 = have.sha256, have.sha512
 	if data, err := json.Marshal(known); err == nil && s.mkdir(localDir) == nil {

@@ -24,6 +24,7 @@ type remote struct {
 	places  []place // in the order in which they are tried
 	expect  expectation
 	version string // of an artifact: its number at GitHub
+	variant string // stands for a query, which is kept nowhere
 	zipped  bool   // an artifact: the file is the one inside a zip
 	zipHash string // SHA-256 of that zip, "" when not known
 
@@ -69,10 +70,13 @@ func (s *Store) presetRemote(p *Preset, want Want) remote {
 // urlRemote is a file at an address of the user's.
 func (s *Store) urlRemote(u *url.URL) remote {
 	r := remote{origin: printableURL(u), places: []place{at(u.String())}}
+	if u.RawQuery != "" {
+		r.variant = hashName(u.RawQuery)
+	}
 	if u.Scheme == "https" {
 		dir := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Dir(u.Path)}
 		r.findHash = func(ctx context.Context, e *expectation) error {
-			return s.published(ctx, e, r.origin, path.Base(u.Path), []string{strings.TrimSuffix(dir.String(), "/") + "/"})
+			return s.published(ctx, e, u.String(), path.Base(u.Path), []string{strings.TrimSuffix(dir.String(), "/") + "/"})
 		}
 	}
 	return r
@@ -224,51 +228,65 @@ func (s *Store) attempt(ctx context.Context, r remote, req fetch.Request, meter 
 	if err != nil {
 		return Base{}, false, fmt.Errorf("%s: %w", req.Name, err)
 	}
-	pieces = pieces || stream.Have() > 0
-	lost := false // the stream has failed: the next try goes on where it ended
-	defer func() {
-		switch {
-		case err == nil, isFull(err), !lost && context.Cause(ctx) == nil:
-			err = errors.Join(err, stream.Discard())
-		default:
-			err = fmt.Errorf("%s: %w", req.Name, errors.Join(err, stream.Close()))
-		}
-	}()
+	resumed := stream.Have() > 0
+	w := &watched{Stream: stream}
+	b, err = s.receive(ctx, r, req.Name, w)
+	switch {
+	case err == nil, isFull(err), !w.lost && context.Cause(ctx) == nil:
+		err = errors.Join(err, stream.Discard())
+	default: // the next try goes on where this one ended
+		err = fmt.Errorf("%s: %w", req.Name, errors.Join(err, stream.Close()))
+	}
+	return b, pieces || resumed, err
+}
+
+// watched is a stream that remembers whether it was the one that failed.
+type watched struct {
+	*fetch.Stream
+	lost bool
+}
+
+func (w *watched) reader(ctx context.Context) io.Reader {
+	r := w.Reader(ctx)
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		w.lost = w.lost || err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, fetch.ErrChanged)
+		return n, err
+	})
+}
+
+// receive makes an entry of a file that is being fetched, or finds out by its
+// version that it is there.
+func (s *Store) receive(ctx context.Context, r remote, address string, stream *watched) (Base, error) {
 	version := r.version
-	if etag, date := stream.Validators(); version == "" {
-		version = strings.TrimSpace(etag + " " + date)
+	if etag, date := stream.Validators(); version == "" && etag+date != "" {
+		version = strings.TrimSpace(r.variant + " " + etag + " " + date)
 	}
 	if !r.expect.hasHash() && r.expect.signer == nil && version != "" {
-		b, ok, err := s.findEntry(ctx, func(m manifest) bool { return m.Address == req.Name && m.Version == version }, r.expect)
+		b, ok, err := s.findEntry(ctx, func(m manifest) bool { return m.Address == address && m.Version == version }, r.expect)
 		if ok || err != nil {
-			return b, pieces, err
+			return b, err
 		}
 	}
 	if err := s.reserve(r.space(stream.Size(), stream.Have())); err != nil {
-		return Base{}, pieces, err
+		return Base{}, err
 	}
 	t, err := s.temp()
 	if err != nil {
-		return Base{}, pieces, err
+		return Base{}, err
 	}
 	defer t.remove()
-	m := manifest{Created: s.now(), Origin: r.origin, Address: req.Name, Version: version}
-	r0 := stream.Reader(ctx)
-	in := unpack.Input{File: stream.File, Reader: readerFunc(func(p []byte) (int, error) {
-		n, err := r0.Read(p)
-		lost = lost || err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, fetch.ErrChanged)
-		return n, err
-	})}
+	in := unpack.Input{File: stream.File, Reader: stream.reader(ctx)}
 	if r.zipped {
 		if in, err = unzipped(in, r.zipHash); err != nil {
-			return Base{}, pieces, err
+			return Base{}, err
 		}
 	}
+	m := manifest{Created: s.now(), Origin: r.origin, Address: address, Version: version}
 	if err := s.admit(ctx, t, in, r.expect, &m); err != nil {
-		return Base{}, pieces, err
+		return Base{}, err
 	}
-	b, err = s.publish(ctx, t, imagesDir, m.SHA256, m)
-	return b, pieces, err
+	return s.publish(ctx, t, imagesDir, m.SHA256, m)
 }
 
 // unzipped replaces a zip file by the one file in it.

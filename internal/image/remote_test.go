@@ -130,7 +130,7 @@ func TestPresetFromMirror(t *testing.T) {
 	if b.Reused || b.Digest != "sha256:"+sha(packed) || b.Preset == nil || b.Preset.File != file || b.VirtualSize != units.MiB {
 		t.Errorf("base = %+v", b)
 	}
-	verified := fmt.Sprintf("published (%s/m/ports/13.0/hurd-i386/SHA512SUMS, as of 2026-03-20)", web.URL)
+	verified := fmt.Sprintf("published (%s/m/ports/13.0/hurd-i386/SHA512SUMS, pinned 2026-03-20)", web.URL)
 	if b.Verified.String() != verified {
 		t.Errorf("verified: %s, want %s", b.Verified, verified)
 	}
@@ -153,7 +153,7 @@ func TestPresetFromMirror(t *testing.T) {
 	s2 := &Store{Dir: s.Dir, Client: s.Client}
 	removeAll(t, s2, EntryImage)
 	_, err := s2.Obtain(t.Context(), mustParse(t, "debian"), want)
-	if !errors.Is(err, ErrHash) || !strings.Contains(err.Error(), "SHA512SUMS, as of 2026-03-20 it is "+sha2(packed)) {
+	if !errors.Is(err, ErrHash) || !strings.Contains(err.Error(), "SHA512SUMS, pinned 2026-03-20 it is "+sha2(packed)) {
 		t.Errorf("after the publisher has replaced it: %v", err)
 	}
 }
@@ -214,7 +214,7 @@ func TestURL(t *testing.T) {
 		{"not in the list", map[string][]byte{"/i/SHA512SUMS": []byte("x")}, Want{}, "", ErrNoList, "/i/SHA512SUMS does not list it; "},
 		{"wrong SHA-256", nil, Want{SHA256: sha(raw)}, "", ErrHash, "its SHA-256 is " + sha(packed) + ", wanted is " + sha(raw)},
 		{"one of two is wrong", nil, Want{SHA256: sha(packed), SHA512: sha2(raw)}, "", ErrHash, "its SHA-512 is " + sha2(packed)},
-		{"wrong list", map[string][]byte{"/i/SHA512SUMS": []byte(sha2(raw) + "  disk.tar.gz\n")}, Want{}, "", ErrHash, "/i/SHA512SUMS, as of "},
+		{"wrong list", map[string][]byte{"/i/SHA512SUMS": []byte(sha2(raw) + "  disk.tar.gz\n")}, Want{}, "", ErrHash, "/i/SHA512SUMS, pinned "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			web := newSite(t, httptest.NewTLSServer)

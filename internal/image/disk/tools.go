@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -48,7 +51,11 @@ func (t Tools) Check(ctx context.Context, path string, format Format) error {
 func (t Tools) Convert(ctx context.Context, src string, format Format, dst string) error {
 	// -W allows writes out of order, which the sparse target makes use of.
 	_, err := process.Output(ctx, t.program(), "convert", "-q", "-W", "-f", string(format), "-O", string(Raw), src, dst)
-	if err != nil {
+	var e *process.Error
+	switch {
+	case errors.As(err, &e) && strings.Contains(strings.ToLower(e.Stderr), unix.ENOSPC.Error()):
+		return fmt.Errorf("converting the %s image to raw: %w (%w)", format, unix.ENOSPC, err)
+	case err != nil:
 		return fmt.Errorf("converting the %s image to raw: %w", format, err)
 	}
 	return nil

@@ -51,11 +51,6 @@ type Options struct {
 	Limit units.Bytes // of everything unpacked, zeros included; 0 means DefaultLimit
 	XZ    string      // program; "" means xz, and without one Go code that is several times slower
 	Zstd  string      // program; "" means zstd, and without one Go code that takes twice as long
-
-	// Begin, when not nil, is called once before the first byte is written,
-	// with the size of the disk image where the packing tells it, else 0. Its
-	// error ends the unpacking.
-	Begin func(name string, size units.Bytes) error
 }
 
 // Input is a packed file that is being received.
@@ -211,11 +206,6 @@ func (u *unpacking) write(r io.Reader, size units.Bytes) (Image, error) {
 		return Image{}, ErrManyDisks
 	}
 	u.used = true
-	if u.o.Begin != nil {
-		if err := u.o.Begin(u.name, size); err != nil {
-			return Image{}, err
-		}
-	}
 	if size > u.o.Limit {
 		return Image{}, fmt.Errorf("%w: %s is announced with %s, the limit is %s", ErrTooLarge, u.name, size.Human(), u.o.Limit.Human())
 	}

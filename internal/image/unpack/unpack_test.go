@@ -314,32 +314,6 @@ func TestDictionary(t *testing.T) {
 	}
 }
 
-// TestBegin holds that the size is known before anything is written, where the
-// archive tells it, and that a refusal ends the unpacking.
-func TestBegin(t *testing.T) {
-	d := rawDisk(256 << 10)
-	full := errors.New("no room")
-	for _, tc := range []struct {
-		data []byte
-		name string
-		size units.Bytes
-	}{
-		{tarOf(t, member{"disk.img", d}), "disk.img", 256 * units.KiB},
-		{zipOf(t, member{"disk.img", d}), "disk.img", 256 * units.KiB},
-		{gz(t, d), "", 0},
-	} {
-		var name string
-		var size units.Bytes
-		_, got, err := unpackBytes(t, tc.data, Options{Begin: func(n string, s units.Bytes) error {
-			name, size = n, s
-			return full
-		}})
-		if !errors.Is(err, full) || name != tc.name || size != tc.size || len(got) != 0 {
-			t.Errorf("Begin(%q, %v), then error %v and %d bytes; want (%q, %v)", name, size, err, len(got), tc.name, tc.size)
-		}
-	}
-}
-
 // TestInputError holds that the input's own failure is what is reported, and
 // not what a decompressor thinks of a file that ends there.
 func TestInputError(t *testing.T) {

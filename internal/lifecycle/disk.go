@@ -101,6 +101,15 @@ func (r *run) prepareKey() string {
 		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot)
 }
 
+// renamed is an error about a copy of the image, whose path says nothing to a user.
+type renamed struct {
+	error
+	text string
+}
+
+func (e renamed) Error() string { return e.text }
+func (e renamed) Unwrap() error { return e.error }
+
 // prepareDisk is run once for an image: it looks at a raw copy of it, decides
 // how to log in, and edits the copy.
 func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
@@ -112,7 +121,7 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		if ctx.Err() != nil {
 			return m, context.Cause(ctx)
 		}
-		err = errors.New(strings.ReplaceAll(err.Error(), raw, "the image")) // the copy's name says nothing
+		err = renamed{err, strings.ReplaceAll(err.Error(), raw, "the image")}
 		m.Why = err.Error()
 	}
 	facts := provision.Facts{Guest: g, InspectErr: err, HasUserData: r.config.UserData+r.config.MetaData != ""}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/provision"
 )
 
@@ -56,9 +57,16 @@ func newKey() (ed25519.PrivateKey, ssh.Signer, error) {
 	return key, signer, nil
 }
 
-// makeSeed writes the seed disk for a guest that runs cloud-init.
+// makeSeed writes the seed disk for a guest that runs cloud-init. With keys that
+// are already in the disk it still carries the user's data.
 func (r *run) makeSeed() error {
-	if r.disk.manifest.Method != provision.MethodNoCloud {
+	m := r.disk.manifest
+	switch given := r.config.UserData+r.config.MetaData != ""; {
+	case m.Method == provision.MethodNoCloud:
+	case !given:
+		return nil
+	case m.Guest == nil || !m.Guest.CloudInit:
+		r.Log.Annotate(actions.Warning, "user-data is not used", "no cloud-init was found in the guest; provision: nocloud attaches the seed disk all the same")
 		return nil
 	}
 	r.seed = filepath.Join(r.dir, "seed.iso")

@@ -139,10 +139,10 @@ func readPin(path string) (pin, error) {
 		return p, err
 	}
 	if err := json.Unmarshal(data, &p); err != nil {
-		return p, fmt.Errorf("reading %s: %w", path, err)
+		return p, fmt.Errorf("%w: reading %s: %w", ErrDamaged, path, err)
 	}
 	if !sha256Pattern.MatchString(p.SHA256) && !sha512Pattern.MatchString(p.SHA512) {
-		return p, fmt.Errorf("reading %s: %w: it holds no hash", path, ErrDamaged)
+		return p, fmt.Errorf("%w: %s holds no hash", ErrDamaged, path)
 	}
 	return p, nil
 }

@@ -70,8 +70,8 @@ func TestPins(t *testing.T) {
 	}
 	for text, says := range map[string]string{
 		"{":                   "unexpected end of JSON input",
-		`{"SHA512":"abc"}`:    "it holds no hash",
-		`{"File":"disk.img"}`: "remove it with hurd-qemu-action image rm",
+		`{"SHA512":"abc"}`:    " holds no hash",
+		`{"File":"disk.img"}`: "the image store is damaged",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -35,6 +35,8 @@ var hints = []struct {
 	{unix.EDQUOT, freeSpace},
 	{unix.EFBIG, "the file system or a limit forbids files of that size: set cache-dir to a directory elsewhere"},
 	{unix.EROFS, "the image store can't be written to: set cache-dir to a directory that can"},
+	{ErrDamaged, "remove it with hurd-qemu-action image rm, and it is made anew"},
+	{ErrInUse, "wait until that run has ended"},
 	{ErrHash, "nothing of it was kept; if the file was meant to change, give its new hash, and check image-mirror if one is set"},
 	{ErrSignature, "nothing of it was kept; check that image-signature and image-key belong to this file"},
 	{ErrNoList, "give image-sha256 or image-sha512, or use image-verify: none"},

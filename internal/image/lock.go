@@ -42,8 +42,8 @@ const (
 	shared    lockMode = unix.LOCK_SH
 )
 
-// errBusy says that another process holds a lock.
-var errBusy = errors.New("in use by another process")
+// ErrInUse says that another run uses, or makes, something.
+var ErrInUse = errors.New("in use by another run")
 
 // lock takes the lock of a name. When somebody else has it, waiting is called
 // (unless it is nil) before the wait; an end of ctx ends the wait.
@@ -54,7 +54,7 @@ func (s *Store) lock(ctx context.Context, name string, mode lockMode, waiting fu
 			return &lock{}, err
 		}
 		err = flock(f, mode|unix.LOCK_NB)
-		if errors.Is(err, errBusy) {
+		if errors.Is(err, ErrInUse) {
 			if waiting != nil {
 				waiting()
 				waiting = nil
@@ -72,7 +72,7 @@ func (s *Store) lock(ctx context.Context, name string, mode lockMode, waiting fu
 	}
 }
 
-// tryLock takes a lock for its only user, or returns errBusy at once.
+// tryLock takes a lock for its only user, or returns ErrInUse at once.
 func (s *Store) tryLock(name string) (*lock, error) {
 	f, err := s.openLock(name)
 	if err != nil || f == nil {
@@ -84,7 +84,7 @@ func (s *Store) tryLock(name string) (*lock, error) {
 	}
 	if !isStill(f) {
 		_ = f.Close() // somebody else has just removed it
-		return nil, errBusy
+		return nil, ErrInUse
 	}
 	return &lock{f: f}, nil
 }
@@ -116,7 +116,7 @@ func flock(f *os.File, mode lockMode) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.EWOULDBLOCK):
-			return errBusy
+			return ErrInUse
 		}
 		return err
 	}

@@ -27,11 +27,11 @@ func TestLocks(t *testing.T) {
 		}
 	}
 	a, b := take(shared), take(shared)
-	if _, err := s.tryLock("x"); !errors.Is(err, errBusy) {
+	if _, err := s.tryLock("x"); !errors.Is(err, ErrInUse) {
 		t.Errorf("while two share it: %v", err)
 	}
 	release(a)
-	if _, err := s.tryLock("x"); !errors.Is(err, errBusy) {
+	if _, err := s.tryLock("x"); !errors.Is(err, ErrInUse) {
 		t.Errorf("while one has it: %v", err)
 	}
 	other, err := s.tryLock("y")

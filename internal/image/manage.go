@@ -29,7 +29,7 @@ const (
 // Entry is something in the store.
 type Entry struct {
 	Type        string
-	Name        string // what Remove takes; the beginning is enough where it is the only one
+	Name        string // unique among those of its type; Find takes its beginning
 	Origin      string
 	Digest      string      // of the file as it was published; "" for downloads
 	Size        units.Bytes // on the disk
@@ -44,9 +44,6 @@ type Entry struct {
 
 // ErrNoEntry says that the store has nothing of a name.
 var ErrNoEntry = errors.New("no such entry in the image store")
-
-// ErrInUse says that something is not removed because a run uses it.
-var ErrInUse = errors.New("in use by another process")
 
 // List returns what is in the store, the last used first. A store that is not
 // there is empty.
@@ -128,7 +125,7 @@ func (s *Store) describe(e *Entry) {
 		}
 	}
 	l, err := s.tryLock(e.dir + "-" + e.Name)
-	if e.InUse = errors.Is(err, errBusy); err == nil {
+	if e.InUse = errors.Is(err, ErrInUse); err == nil {
 		_ = l.Close() // it was only looked at
 	}
 }
@@ -163,7 +160,7 @@ func (s *Store) verify(ctx context.Context, e Entry) error {
 		return err
 	}
 	if have != m.Content {
-		return fmt.Errorf("%s: its contents are not those that were written (digest %s, noted %s): %w", b.Path, have, m.Content, ErrDamaged)
+		return fmt.Errorf("%w: the contents of %s are not those that were written (digest %s, noted %s)", ErrDamaged, b.Path, have, m.Content)
 	}
 	return nil
 }
@@ -199,7 +196,7 @@ func (s *Store) remove(dir, name string) error {
 	case downloadsDir:
 		l, err := s.tryLock("fetching-" + name)
 		if err != nil {
-			return inUse(err)
+			return err
 		}
 		defer func() { _ = l.Close() }() // it has no more use
 		path := filepath.Join(s.Dir, dir, name)
@@ -207,7 +204,7 @@ func (s *Store) remove(dir, name string) error {
 	}
 	l, err := s.tryLock(dir + "-" + name)
 	if err != nil {
-		return inUse(err)
+		return err
 	}
 	defer func() { _ = l.Close() }() // it has no more use
 	// First out of the way at once, then piece by piece.
@@ -223,13 +220,6 @@ func (s *Store) remove(dir, name string) error {
 		return err
 	}
 	return nil
-}
-
-func inUse(err error) error {
-	if errors.Is(err, errBusy) {
-		return ErrInUse
-	}
-	return err
 }
 
 func ignoreMissing(err error) error {

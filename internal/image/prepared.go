@@ -36,7 +36,7 @@ func (s *Store) Prepare(ctx context.Context, base Base, key string, edit Edit) (
 func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
 	sum := sha256.Sum256([]byte(base.Digest + "\n" + key))
 	name := hex.EncodeToString(sum[:])
-	if p, err := s.usePrepared(ctx, name, base); !errors.Is(err, fs.ErrNotExist) {
+	if p, ok, err := s.usePrepared(ctx, name, base); ok || err != nil {
 		return p, err
 	}
 	making, err := s.lock(ctx, "making-"+name, exclusive, func() {
@@ -46,7 +46,7 @@ func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (
 		return Prepared{}, err
 	}
 	defer func() { _ = making.Close() }() // nothing depends on the lock any more
-	if p, err := s.usePrepared(ctx, name, base); !errors.Is(err, fs.ErrNotExist) {
+	if p, ok, err := s.usePrepared(ctx, name, base); ok || err != nil {
 		return p, err
 	}
 	t, err := s.temp()
@@ -81,13 +81,18 @@ func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (
 	return Prepared{Base: b, Manifest: m.Extra}, nil
 }
 
-func (s *Store) usePrepared(ctx context.Context, name string, base Base) (Prepared, error) {
+// usePrepared takes a prepared disk that is there. A damaged one is made anew.
+func (s *Store) usePrepared(ctx context.Context, name string, base Base) (Prepared, bool, error) {
 	b, m, err := s.use(ctx, preparedDir, name)
-	if err != nil {
-		return Prepared{}, err
+	switch {
+	case errors.Is(err, ErrDamaged):
+		s.report(Report{Step: StepPrepare, Source: base.Origin, Note: "making it anew, because " + err.Error()})
+		return Prepared{}, false, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return Prepared{}, false, nil
 	}
 	b.Preset = base.Preset
-	return Prepared{Base: b, Manifest: m.Extra}, nil
+	return Prepared{Base: b, Manifest: m.Extra}, err == nil, err
 }
 
 // copyRaw writes the disk in base to a new raw file.

@@ -86,6 +86,40 @@ func TestPrepareGrows(t *testing.T) {
 	}
 }
 
+// TestPreparedDamage changes a prepared disk behind the store's back: it is
+// made anew, and that is told.
+func TestPreparedDamage(t *testing.T) {
+	s := newStore(t)
+	b := mustObtain(t, s, file(t, "a.img", rawDisk(1<<20)), Want{})
+	p, err := s.Prepare(t.Context(), b, "v1", keep)
+	if err := errors.Join(err, p.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for name, damage := range map[string]func() error{
+		"the disk": func() error { return errors.Join(os.Chmod(p.Path, 0o600), os.Truncate(p.Path, 512)) },
+		"the manifest": func() error {
+			return os.WriteFile(filepath.Join(filepath.Dir(p.Path), manifestName), []byte("{"), 0o600)
+		},
+		"no disk": func() error { return os.Remove(p.Path) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		var notes []string
+		s.Progress = func(r Report) { notes = append(notes, r.String()) }
+		again, err := s.Prepare(t.Context(), b, "v1", keep)
+		if err != nil || again.Reused || again.VirtualSize != units.MiB {
+			t.Fatalf("%s: %+v, %v", name, again, err)
+		}
+		if all := strings.Join(notes, "\n"); !strings.Contains(all, "making it anew, because the image store is damaged: ") {
+			t.Errorf("%s: notes %q", name, all)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestPrepareFails holds that nothing stays of a disk whose edit failed, and
 // that the next one makes it.
 func TestPrepareFails(t *testing.T) {

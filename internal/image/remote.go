@@ -151,8 +151,11 @@ func (s *Store) find(ctx context.Context, r remote) (Base, bool, error) {
 func (s *Store) findEntry(ctx context.Context, good func(manifest) bool, e expectation) (Base, bool, error) {
 	for _, digest := range s.entries(imagesDir) {
 		m, err := s.read(imagesDir, digest)
+		if errors.Is(err, ErrDamaged) && good(m) {
+			s.report(Report{Step: StepVerify, Source: m.Origin, Note: "getting it anew, because " + err.Error()})
+		}
 		if err != nil || !good(m) {
-			continue // a damaged entry is reported by List and Verify, and replaced by the next fetch
+			continue
 		}
 		b, _, err := s.use(ctx, imagesDir, digest)
 		if err != nil {

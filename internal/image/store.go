@@ -104,31 +104,39 @@ func (s *Store) mkdir(name string) error {
 	return os.MkdirAll(filepath.Join(s.Dir, name), 0o700)
 }
 
-// read returns an entry's manifest; an error that is fs.ErrNotExist means that
-// there is no such entry.
+// read returns an entry's manifest. An error that is fs.ErrNotExist means that
+// there is no such entry; ErrDamaged, that it can't be used.
 func (s *Store) read(kind, name string) (manifest, error) {
 	var m manifest
-	path := filepath.Join(s.Dir, kind, name, manifestName)
+	dir := filepath.Join(s.Dir, kind, name)
+	if _, err := os.Stat(dir); err != nil {
+		return m, err
+	}
+	path := filepath.Join(dir, manifestName)
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return m, err
+	if err == nil {
+		err = json.Unmarshal(data, &m)
 	}
-	if err := json.Unmarshal(data, &m); err != nil {
-		return m, fmt.Errorf("reading %s: %w", path, err)
-	}
-	info, err := os.Stat(s.disk(kind, name, m.Format))
 	if err != nil {
-		return m, err
+		return m, fmt.Errorf("%w: reading %s: %v", ErrDamaged, path, err) //nolint:errorlint // a missing manifest is no missing entry
+	}
+	path = s.disk(kind, name, m.Format)
+	info, err := os.Stat(path)
+	if err != nil {
+		return m, fmt.Errorf("%w: %v", ErrDamaged, err) //nolint:errorlint // as above
 	}
 	if units.Bytes(info.Size()) != m.Size || !info.ModTime().Equal(m.Modified) {
-		return m, fmt.Errorf("%s was changed after it was made (%d bytes of %s; the store has noted %d bytes of %s): %w",
-			s.disk(kind, name, m.Format), info.Size(), info.ModTime().UTC().Format(time.RFC3339), int64(m.Size), m.Modified.UTC().Format(time.RFC3339), ErrDamaged)
+		return m, fmt.Errorf("%w: %s was changed after it was made (%d bytes of %s; noted are %d bytes of %s)", ErrDamaged,
+			path, info.Size(), stamp(info.ModTime()), int64(m.Size), stamp(m.Modified))
 	}
 	return m, nil
 }
 
+// stamp writes a time for people.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // ErrDamaged says that a file of the store is not what was put there.
-var ErrDamaged = errors.New("remove it with hurd-qemu-action image rm, and it is made anew")
+var ErrDamaged = errors.New("the image store is damaged")
 
 func (s *Store) disk(kind, name string, format Format) string {
 	return filepath.Join(s.Dir, kind, name, diskName+string(format))

@@ -26,8 +26,10 @@ func (t Tools) program() string {
 
 // Exit statuses of qemu-img check.
 const (
-	checkErrors = 2
-	checkLeaks  = 3
+	checkFailed      = 1
+	checkErrors      = 2
+	checkLeaks       = 3
+	checkUnsupported = 63 // by the format's driver
 )
 
 // Check proves the tables of an image that Inspect has accepted; leaked
@@ -39,9 +41,9 @@ func (t Tools) Check(ctx context.Context, path string, format Format) error {
 	_, err := process.Output(ctx, t.program(), "check", "-q", "-f", string(format), path)
 	var e *process.Error
 	switch {
-	case err == nil || errors.As(err, &e) && e.Status == checkLeaks:
+	case err == nil || errors.As(err, &e) && (e.Status == checkLeaks || e.Status == checkUnsupported):
 		return nil
-	case e.Status == checkErrors || e.Status == 1:
+	case e != nil && (e.Status == checkErrors || e.Status == checkFailed):
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return fmt.Errorf("checking the disk image: %w", err)

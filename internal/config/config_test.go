@@ -198,7 +198,7 @@ func TestProblems(t *testing.T) {
 		{"host key without none", func(in *Inputs) { in.SSHHostKey = public }, "use provision: none"},
 		{"two host keys and a comment", func(in *Inputs) {
 			in.Provision, in.SSHPrivateKey = "none", private
-			in.SSHHostKey = "# ours\n" + public + "\n\n" + public + "\n"
+			in.SSHHostKey = "# ours\n" + public + "\n\n[127.0.0.1]:2222 " + public + "\n"
 		}, ""},
 		{"user-data for ext2", func(in *Inputs) { in.Provision, in.UserData = "ext2", "#cloud-config" }, "user-data"},
 		{"user-data from a file", func(in *Inputs) { in.UserData = "key-file" }, ""},

@@ -50,7 +50,7 @@ type Inputs struct {
 	SSHPort   string `name:"ssh-port" group:"Login" default:"22" placeholder:"PORT" help:"Port of the SSH server in the guest."`
 
 	SSHPrivateKey string `name:"ssh-private-key" group:"Login" placeholder:"KEY" secret:"" help:"Private key to log in with, as text (a secret) or as the path of a file. Default: made for each run."`
-	SSHHostKey    string `name:"ssh-host-key" group:"Login" placeholder:"KEY" help:"Public host key that the guest must show, as in known_hosts without the host (ssh-ed25519 AAAA...), one per line. Default: made for each run and put into the guest."`
+	SSHHostKey    string `name:"ssh-host-key" group:"Login" placeholder:"KEY" help:"Public host key that the guest must show, as in a .pub or known_hosts file (ssh-ed25519 AAAA...), one per line. Default: made for each run and put into the guest."`
 
 	BootTimeout  string `name:"boot-timeout" group:"Boot" placeholder:"DURATION" help:"Limit from the start of QEMU until a command has run over SSH. Default: 5m with KVM, 15m with TCG."`
 	BootAttempts string `name:"boot-attempts" group:"Boot" default:"2" placeholder:"N" help:"How often to boot a machine that died or stayed silent before SSH answered, each time from a fresh overlay. The script itself is never retried."`

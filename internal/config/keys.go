@@ -57,9 +57,12 @@ func (p *parser) hostKeys() []ssh.PublicKey {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		key, _, _, rest, err := ssh.ParseAuthorizedKey([]byte(line))
-		if err != nil || len(rest) != 0 {
-			p.add("ssh-host-key", line, "is not a public host key", "write one per line as ssh-keyscan prints them without the host, such as ssh-ed25519 AAAA...")
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil { // a line of known_hosts, then
+			_, _, key, _, _, err = ssh.ParseKnownHosts([]byte(line))
+		}
+		if err != nil {
+			p.add("ssh-host-key", line, "is not a public host key", "write one per line, as in a .pub or known_hosts file, such as ssh-ed25519 AAAA...")
 			continue
 		}
 		keys = append(keys, key)

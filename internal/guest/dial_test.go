@@ -134,11 +134,11 @@ func TestDialHostKey(t *testing.T) {
 func TestDialHostKeyType(t *testing.T) {
 	simulated(t, func(t *testing.T, f *forward, o Options) {
 		f.answer = func(int, time.Duration) (time.Duration, reaction) { return 0, serve }
-		keys, err := ParseHostKeys([]byte("ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="))
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte("ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="))
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.HostKeys = keys
+		o.HostKeys = []ssh.PublicKey{key}
 		_, err = Dial(t.Context(), o)
 		var e *HostKeyError
 		if !errors.As(err, &e) || e.Got != nil || !strings.Contains(err.Error(), "got no key of that type, only ssh-ed25519") {

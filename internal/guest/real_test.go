@@ -180,10 +180,7 @@ func homeDir(t *testing.T) string {
 
 func openSSH(t *testing.T, r *realServer) []string {
 	sshd := needed(t, "sshd")
-	private, err := r.host.OpenSSH()
-	if err != nil {
-		t.Fatal(err)
-	}
+	private := opensshKey(t, r.host)
 	config := r.file(t, "sshd_config", []byte(strings.Join([]string{
 		"HostKey " + r.file(t, "host", private),
 		"AuthorizedKeysFile " + r.file(t, "keys", r.client.AuthorizedKey()),
@@ -209,7 +206,7 @@ func openSSH(t *testing.T, r *realServer) []string {
 func dropbear(t *testing.T, r *realServer) []string {
 	program := needed(t, "dropbear")
 	return []string{privateMounts(t), "-m", "sh", "-c", `mount --bind "$1" "$2" && exec "$3" -i -r "$4"`, "sh",
-		r.home(t), homeDir(t), program, r.file(t, "host", r.host.Dropbear())}
+		r.home(t), homeDir(t), program, r.file(t, "host", dropbearKey(r.host))}
 }
 
 // privateMounts is the program that makes a mount name space.

@@ -213,7 +213,8 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	r.cleanup.push("closing the connection to the guest", func(context.Context) error { return client.Close() })
 	r.client = client
 	r.ready.Store(true)
-	r.result.Boot = time.Since(r.started)
+	r.readyAt = time.Now()
+	r.result.Boot = r.readyAt.Sub(r.started)
 	r.result.SSH = client.Took()
 	r.result.Uname = client.Uname()
 	return nil

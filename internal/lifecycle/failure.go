@@ -70,7 +70,7 @@ func (r *run) guestLost(cause error) error {
 		return e
 	}
 	e := r.evidence(cause)
-	e.Ready = true
+	e.Ready, e.ReadyAt = true, r.readyAt
 	c := console.Classify(e)
 	failure := fail(GuestLost, c.Title, fmt.Errorf("%s", c.Detail), c.Advice...)
 	failure.Quote = c.Quote

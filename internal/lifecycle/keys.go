@@ -2,7 +2,6 @@ package lifecycle
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/provision"
 )
 
@@ -26,35 +26,31 @@ type keys struct {
 func (r *run) makeKeys() error {
 	k := keys{signer: r.config.PrivateKey, pinned: r.config.HostKeys}
 	if k.signer == nil {
-		_, signer, err := newKey()
+		key, err := newKey("client")
 		if err != nil {
 			return err
 		}
-		k.signer = signer
+		k.signer = key.Signer()
 	}
 	k.login = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.signer.PublicKey()))) + " hurd-qemu-action"
 	switch r.disk.manifest.Method {
 	case provision.MethodExt2, provision.MethodNoCloud:
-		host, signer, err := newKey()
+		host, err := newKey("host")
 		if err != nil {
 			return err
 		}
-		k.host, k.pinned = host, []ssh.PublicKey{signer.PublicKey()}
+		k.host, k.pinned = host.Private(), []ssh.PublicKey{host.Public()}
 	}
 	r.keys = k
 	return nil
 }
 
-func newKey() (ed25519.PrivateKey, ssh.Signer, error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
+func newKey(comment string) (guest.Key, error) {
+	key, err := guest.GenerateKey(comment)
 	if err != nil {
-		return nil, nil, fail(Internal, "No key could be made", fmt.Errorf("making an SSH key: %w", err))
+		return key, fail(Internal, "No key could be made", err)
 	}
-	signer, err := ssh.NewSignerFromSigner(key)
-	if err != nil {
-		return nil, nil, fail(Internal, "No key could be made", fmt.Errorf("making an SSH key: %w", err))
-	}
-	return key, signer, nil
+	return key, nil
 }
 
 // makeSeed writes the seed disk for a guest that runs cloud-init. With keys that

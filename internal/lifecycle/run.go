@@ -84,6 +84,7 @@ type run struct {
 	consoleLines chan string
 	overlayPath  string      // of the machine that runs
 	ready        atomic.Bool // a command has run in the guest
+	readyAt      time.Time   // when it had
 	client       *guest.Client
 }
 
@@ -148,6 +149,9 @@ func (r *run) readInputs() error {
 	r.config = cfg
 	if cfg.CacheDir != "" {
 		r.Host.Cache = cfg.CacheDir
+	}
+	if _, err := guest.ParseShell(cfg.Shell); err != nil && len(problems) == 0 {
+		problems = append(problems, err)
 	}
 	if cfg.Image != "" {
 		if r.source, err = image.ParseSource(cfg.Image); err != nil {

@@ -57,6 +57,9 @@ func (r *run) runScript(ctx context.Context) error {
 		return r.scriptFailure(ctx, err)
 	}
 	r.result.Kind, r.result.ExitCode = scriptEnd(res.Status, res.Signal)
+	if res.Detached {
+		r.Log.Printf("The script left a process behind that holds its output open; what that prints is not waited for.")
+	}
 	return nil
 }
 
@@ -87,17 +90,21 @@ func (r *run) watchGuest(ctx context.Context, lost context.CancelCauseFunc) {
 		}
 	}()
 	go func() {
-		f, err := r.console.WaitFinding(ctx)
-		if err != nil {
-			return
-		}
-		ask, cancel := context.WithTimeout(ctx, confirmTime)
-		defer cancel()
-		if err := r.client.Alive(ask); err == nil {
+		for since := r.readyAt; ; {
+			f, err := r.console.WaitTerminal(ctx, since)
+			if err != nil {
+				return
+			}
+			ask, cancel := context.WithTimeout(ctx, confirmTime)
+			err = r.client.Alive(ask)
+			cancel()
+			if err != nil {
+				lost(findingError{f})
+				return
+			}
 			r.Log.Annotate(actions.Warning, f.Title, fmt.Sprintf("the console says %q, but the guest still answers", f.Line.Text))
-			return
+			since = f.Line.Time
 		}
-		lost(findingError{f})
 	}()
 }
 
@@ -114,6 +121,8 @@ func (r *run) scriptFailure(ctx context.Context, err error) error {
 		return fail(Canceled, "Canceled", cause)
 	case errors.As(err, &missing):
 		return fail(InputInvalid, "Invalid input", fmt.Errorf("working-directory: %w", err), "Create the directory in the script, or name one that exists in the guest.")
+	case errors.As(err, new(*guest.TemplateError)):
+		return fail(InputInvalid, "Invalid input", err)
 	case errors.As(err, &shell):
 		return fail(InputInvalid, "Invalid input", fmt.Errorf("shell: %w", err), "Name a shell that is installed in the guest.")
 	case cause != nil || errors.Is(err, guest.ErrLost):

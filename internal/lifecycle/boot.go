@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -108,7 +109,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	failure := r.bootFailure(ctx, err)
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
 	defer cancel()
-	return errors.Join(failure, m.Stop(stop))
+	return errors.Join(failure, m.Stop(stop), os.Remove(overlay))
 }
 
 // spec is the machine for one boot.

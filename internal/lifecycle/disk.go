@@ -197,6 +197,9 @@ func (r *run) planMachine(base image.Base) error {
 	for _, w := range warnings {
 		r.Log.Annotate(actions.Warning, "Machine", w.String())
 	}
+	if p := base.Preset; p != nil && r.hardware.Memory < p.MinMemory {
+		err = errors.Join(err, fmt.Errorf("memory: %q: %s needs at least %s to boot", c.Memory, p.Name, p.MinMemory))
+	}
 	if err != nil {
 		return fail(InputInvalid, "Invalid input", err)
 	}

@@ -174,23 +174,26 @@ func (r *run) reportFailure(e *Error) {
 	r.Log.Annotate(actions.Error, e.Title, e.Error())
 }
 
-// separate takes an error that holds several problems apart.
+// separate takes an error that holds several problems apart, at any depth.
 func separate(err error) []error {
 	if err == nil {
 		return nil
 	}
-	var problems config.Problems
-	if errors.As(err, &problems) {
-		errs := make([]error, len(problems))
-		for i, p := range problems {
-			errs[i] = p
+	var errs []error
+	if problems, ok := err.(config.Problems); ok { //nolint:errorlint // the error itself is taken apart, not searched
+		for _, p := range problems {
+			errs = append(errs, p)
 		}
 		return errs
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || err.Error() != errors.Join(joined.Unwrap()...).Error() {
+		return []error{err} // also one with several causes and words of its own
 	}
-	return []error{err}
+	for _, e := range joined.Unwrap() {
+		errs = append(errs, separate(e)...)
+	}
+	return errs
 }
 
 // showMachine prints the end of the serial log and what QEMU wrote.

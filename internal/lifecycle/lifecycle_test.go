@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -265,8 +266,10 @@ func TestReportFailure(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}
 	for name, err := range map[string]error{
-		"of config": config.Problems{{Input: "a", Problem: "p"}, {Input: "b", Problem: "q"}},
-		"joined":    errors.Join(errors.New("a: p"), errors.New("b: q")),
+		"of config":       config.Problems{{Input: "a", Problem: "p"}, {Input: "b", Problem: "q"}},
+		"joined":          errors.Join(errors.New("a: p"), errors.New("b: q")),
+		"nested":          errors.Join(errors.Join(nil, errors.Join(errors.New("a: p"))), config.Problems{{Input: "b", Problem: "q"}}),
+		"with two causes": errors.Join(fmt.Errorf("%w%w", errors.New("a: "), errors.New("p")), errors.New("b: q")),
 	} {
 		r, out := newRun()
 		r.reportFailure(fail(InputInvalid, "Invalid input", err))

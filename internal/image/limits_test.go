@@ -111,7 +111,7 @@ func TestStoreOfSomebodyElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // else the directory can't be removed by who is not root
-		_ = filepath.WalkDir(s.Dir, func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(s.Dir, func(path string, _ fs.DirEntry, err error) error {
 			return errors.Join(err, os.Chmod(path, 0o700))
 		})
 	})

@@ -44,7 +44,7 @@ func TestE2EAction(t *testing.T) {
 			t.Errorf("output %s = %q", name, out[name])
 		}
 	}
-	if !strings.HasPrefix(out["guest-uname"], "Linux selftest ") || !strings.Contains(p.stdout.String(), "\nLinux\n") {
+	if !strings.HasPrefix(out["guest-uname"], "Linux selftest ") || !strings.Contains(p.stdout.String(), "Linux\n") {
 		t.Errorf("guest-uname = %q", out["guest-uname"])
 	}
 	serial, err := os.ReadFile(filepath.Join(p.workspace, out["serial-log"]))

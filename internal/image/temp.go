@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -28,13 +29,16 @@ func (s *Store) temp() (*temp, error) {
 			return nil, fmt.Errorf("writing to the image store: %w", err)
 		}
 		dir, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another process has swept it away, not knowing that it is new
+		}
 		if err != nil {
 			return nil, errors.Join(err, os.Remove(path))
 		}
 		if err := flock(dir, exclusive|unix.LOCK_NB); err == nil && isStill(dir) {
 			return &temp{path: path, dir: dir}, nil
 		}
-		_ = dir.Close() // another process swept it away in between; make another one
+		_ = dir.Close() // as above, or about to be
 	}
 }
 

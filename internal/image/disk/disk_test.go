@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -271,4 +273,41 @@ func FuzzInspect(f *testing.F) {
 			t.Fatal("accepted a qcow2 image with a backing file")
 		}
 	})
+}
+
+// TestStatuses holds what is made of qemu-img's exit statuses and texts.
+func TestStatuses(t *testing.T) {
+	for _, tc := range []struct {
+		script string
+		check  error // of Check
+		full   bool  // whether Convert says that the disk is full
+	}{
+		{"exit 0", nil, false},
+		{"exit 3", nil, false},  // leaks
+		{"exit 63", nil, false}, // the format has no check
+		{"exit 2", ErrCorrupt, false},
+		{"echo 'qemu-img: error while writing at byte 0: No space left on device' >&2; exit 1", ErrCorrupt, true},
+	} {
+		program := filepath.Join(t.TempDir(), "qemu-img")
+		if err := os.WriteFile(program, []byte("#!/bin/sh\n"+tc.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		tools := Tools{QEMUImg: program}
+		if err := tools.Check(t.Context(), "x", QCOW2); !errors.Is(err, tc.check) {
+			t.Errorf("%s: Check = %v, want %v", tc.script, err, tc.check)
+		}
+		if err := tools.Convert(t.Context(), "x", QCOW2, "y"); errors.Is(err, unix.ENOSPC) != tc.full || (err == nil) != (tc.script == "exit 0") {
+			t.Errorf("%s: Convert = %v", tc.script, err)
+		}
+		if err := tools.Overlay(t.Context(), "/x", QCOW2, "y", 0); (err == nil) != (tc.script == "exit 0") {
+			t.Errorf("%s: Overlay = %v", tc.script, err)
+		}
+	}
+	killed := filepath.Join(t.TempDir(), "qemu-img")
+	if err := os.WriteFile(killed, []byte("#!/bin/sh\nkill -9 $$\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Tools{QEMUImg: killed}).Check(t.Context(), "x", QCOW2); err == nil || errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "checking the disk image: ") {
+		t.Errorf("a killed qemu-img says nothing about the image: %v", err)
+	}
 }

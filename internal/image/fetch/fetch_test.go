@@ -445,3 +445,41 @@ func FuzzContentRange(f *testing.F) {
 		}
 	})
 }
+
+// TestPartFile holds what a stream tells about itself, and what is said when
+// the part file can't be written.
+func TestPartFile(t *testing.T) {
+	data := random(1000)
+	inWorld(t, map[string]http.Handler{"images.example": file(data, `"v1"`)}, func(t *testing.T, w *world) {
+		s, err := w.c.Open(t.Context(), w.request(address))
+		if err != nil {
+			t.Fatal(err)
+		}
+		etag, date := s.Validators()
+		if s.Size() != 1000 || s.Have() != 0 || etag != `"v1"` || date != "" {
+			t.Errorf("size %d, have %d, %q, %q", s.Size(), s.Have(), etag, date)
+		}
+		if err := s.part.Close(); err != nil { // as a disk that is gone
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(s.Reader(t.Context())); !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), "keeping what was received") {
+			t.Errorf("error %v", err)
+		}
+		_ = s.Close() // the part file is closed already
+		r := w.request(address)
+		r.Part = filepath.Join(w.part, "below", "a", "file")
+		if _, err := w.c.Open(t.Context(), r); err == nil || !strings.Contains(err.Error(), "opening the part file") {
+			t.Errorf("error %v", err)
+		}
+		if got := Printable("https://u:secret@h/p?secret#secret"); got != "https://h/p" {
+			t.Errorf("Printable = %q", got)
+		}
+		if got := Printable("%zz?secret"); strings.Contains(got, "secret") {
+			t.Errorf("Printable = %q", got)
+		}
+		r.Part, r.Locate = w.part, At("http://%zz?secret", nil)
+		if _, err := w.c.Open(t.Context(), r); err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("a bad address: %v", err)
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -373,4 +374,95 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("accepted with %d bytes unread, %d written, %d said", r.Len(), len(got), img.Size)
 		}
 	})
+}
+
+// TestZipGuards holds that a zip's directory is not read without bounds, and
+// that odd members are told or left out.
+func TestZipGuards(t *testing.T) {
+	d := rawDisk(64 << 10)
+	many := make([]member, maxMembers+1)
+	for i := range many {
+		many[i].name = fmt.Sprint(i)
+	}
+	long := make([]member, 200)
+	for i := range long {
+		long[i].name = fmt.Sprintf("%0*d", 60_000, i)
+	}
+	method := zipOf(t, member{"disk.img", d})
+	for _, magic := range []string{"PK\x03\x04", "PK\x01\x02"} {
+		at := bytes.LastIndex(method, []byte(magic))
+		method[at+map[string]int{"PK\x03\x04": 8, "PK\x01\x02": 10}[magic]] = 99 // an encryption
+	}
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want error
+		says string
+	}{
+		{"many members", zipOf(t, many...), ErrNoDisk, "more than 10000 members"},
+		{"long names", zipOf(t, long...), ErrTooLarge, "its directory has more than 8 MiB"},
+		{"unknown method", method, ErrUnsupported, "unsupported compression algorithm"},
+		{"two packed", zipOf(t, member{"a.gz", gz(t, d)}, member{"b.gz", gz(t, d)}), ErrManyDisks, `"a.gz" and "b.gz"`},
+		{"nothing", zipOf(t), ErrUnsupported, "an empty zip file"},
+		{"a zip in it", zipOf(t, member{"a.zip", zipOf(t, member{"disk.img", d})}), ErrUnsupported, "a zip file inside another packing"},
+	} {
+		_, _, err := unpackBytes(t, tc.data, Options{})
+		if !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: error %v, want %q", tc.name, err, tc.says)
+		}
+	}
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	_, err := w.Create("dir/")
+	must(t, err)
+	h := &zip.FileHeader{Name: "link.img"}
+	h.SetMode(os.ModeSymlink | 0o777)
+	f, err := w.CreateHeader(h)
+	must(t, err)
+	_, err = f.Write([]byte("/etc/shadow"))
+	must(t, err)
+	f, err = w.Create("dir/disk.img")
+	must(t, err)
+	_, err = f.Write(d)
+	must(t, err)
+	must(t, w.Close())
+	img, got, err := unpackBytes(t, b.Bytes(), Options{})
+	if err != nil || img.Name != "dir/disk.img" || !bytes.Equal(got, d) {
+		t.Errorf("with a directory and a link: %+v, %v", img, err)
+	}
+}
+
+// TestTarLinks holds that links and devices of an archive are left out.
+func TestTarLinks(t *testing.T) {
+	d := rawDisk(64 << 10)
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range []tar.Header{
+		{Name: "a.img", Typeflag: tar.TypeSymlink, Linkname: "/etc/shadow"},
+		{Name: "b.img", Typeflag: tar.TypeLink, Linkname: "disk.img"},
+		{Name: "c.img", Typeflag: tar.TypeChar, Devmajor: 1, Devminor: 3},
+		{Name: "d.img", Typeflag: tar.TypeFifo},
+		{Name: "disk.img", Typeflag: tar.TypeReg, Size: int64(len(d))},
+	} {
+		must(t, w.WriteHeader(&h))
+	}
+	_, err := w.Write(d)
+	must(t, err)
+	must(t, w.Close())
+	img, got, err := unpackBytes(t, b.Bytes(), Options{})
+	if err != nil || img.Name != "disk.img" || !bytes.Equal(got, d) {
+		t.Errorf("%+v, %v", img, err)
+	}
+}
+
+// TestOutputFails has a file that can't be written to.
+func TestOutputFails(t *testing.T) {
+	f, err := os.Open(os.DevNull)
+	must(t, err)
+	must(t, f.Close())
+	for name, data := range map[string][]byte{"raw": rawDisk(64 << 10), "gz": gz(t, rawDisk(64<<10)), "xz": xzed(t, rawDisk(64<<10))} {
+		if _, err := Unpack(t.Context(), Input{Reader: bytes.NewReader(data)}, f, Options{}); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

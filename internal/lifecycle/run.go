@@ -223,8 +223,10 @@ func (r *run) chooseAccel(ctx context.Context) (string, error) {
 		return "", fail(InputInvalid, "KVM cannot be used", err)
 	}
 	r.result.Accel, r.result.AccelReason = string(r.accel.Accel), r.accel.Reason
-	r.Log.Printf("QEMU %s, accelerator %s: %s", features.Version, r.accel.Accel, r.accel.Reason)
-	if r.accel.Warning {
+	r.Log.Printf("QEMU %s, accelerator %s", features.Version, r.accel.Accel)
+	if !r.accel.Warning {
+		r.Log.Printf("%s", r.accel.Reason)
+	} else {
 		r.Log.Annotate(actions.Warning, "KVM does not work here", r.accel.Reason+"; the guest is emulated (TCG), several times slower")
 	}
 	return string(r.accel.Accel), nil

@@ -29,9 +29,7 @@ func (e timeoutError) Error() string {
 // runScript runs the user's script and turns its end into the Result.
 func (r *run) runScript(ctx context.Context) error {
 	r.setClock(ctx)
-	end := r.Log.Group("Script")
-	r.Log.Quote(strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
-	end("")
+	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)

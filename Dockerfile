@@ -42,7 +42,7 @@ RUN go mod download
 
 FROM modules AS binary
 LABEL hurd-qemu-action.stage=binary
-COPY main.go ./
+COPY *.go ./
 COPY internal ./internal
 COPY --from=guest /assets/ ./internal/selftest/assets/
 ARG VERSION=

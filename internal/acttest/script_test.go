@@ -177,8 +177,8 @@ func TestDockerfile(t *testing.T) {
 		{`ENTRYPOINT ["/usr/local/bin/hurd-qemu-action"]`, `ENTRYPOINT hurd-qemu-action`, "a shell"},
 		{`ENTRYPOINT ["/usr/local/bin/hurd-qemu-action"]`, `ENTRYPOINT ["sh", "-c", "hurd-qemu-action"]`, "a shell"},
 		{"RUN go mod download", "RUN --mount=type=cache,target=/go go mod download", "BuildKit"},
-		{"COPY main.go", "COPY --chmod=644 main.go", "BuildKit"},
-		{"COPY main.go ./", "COPY . .", "whole workspace"},
+		{"COPY *.go", "COPY --chmod=644 *.go", "BuildKit"},
+		{"COPY *.go ./", "COPY . .", "whole workspace"},
 		{"ENTRYPOINT", "USER 1000\nENTRYPOINT", "root"},
 	}
 	for _, tt := range tests {

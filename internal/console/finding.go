@@ -109,6 +109,7 @@ type scanner struct {
 	count    map[Kind]int
 	prompted map[Kind]bool // kinds already reported for the line in progress
 	last     Kind          // the kind reported last
+	terminal Finding       // the last terminal one, reported or not
 }
 
 func newScanner(patterns []Pattern) *scanner {
@@ -129,6 +130,9 @@ func (s *scanner) scan(line Line) []Finding {
 				continue
 			}
 			s.prompted[p.Kind] = true
+			if f := p.finding(line); f.Terminal() {
+				s.terminal = f
+			}
 			if p.Kind == s.last || s.count[p.Kind] == perKind {
 				continue
 			}

@@ -103,13 +103,22 @@ func (c *Console) WaitFinding(ctx context.Context, kinds ...Kind) (Finding, erro
 	})
 }
 
-// WaitTerminal returns the first terminal finding in a line later than since.
+// WaitTerminal returns the last terminal finding, if its line came later than
+// since, or the next one.
 // What a console says is no proof: whoever finds the guest alive all the same
 // waits again, from the time of that line on.
 func (c *Console) WaitTerminal(ctx context.Context, since time.Time) (Finding, error) {
-	return c.waitFinding(ctx, describe(nil), func(f Finding) bool {
-		return f.Terminal() && f.Line.Time.After(since)
+	var found Finding
+	// Not among the findings that are kept, which are bounded: a guest that
+	// cries wolf must not hide its real end.
+	err := c.wait(ctx, func() bool {
+		found = c.scanner.terminal
+		return found.Terminal() && found.Line.Time.After(since)
 	})
+	if err != nil {
+		return Finding{}, fmt.Errorf("waiting for %s on the serial console: %w", describe(nil), err)
+	}
+	return found, nil
 }
 
 func (c *Console) waitFinding(ctx context.Context, what string, fits func(Finding) bool) (Finding, error) {

@@ -80,7 +80,8 @@ func (e *AccelError) Error() string {
 }
 
 // ChooseAccel decides between KVM and TCG. KVM counts as working when a guest
-// of our own has run under it, which is found out once per boot of the host.
+// of our own has run under it, which is found out once per boot of the host;
+// a remembered failure is only tried again when KVM was asked for.
 // That KVM was asked for and does not work is an *AccelError; the other errors
 // are the context's, and those of a QEMU that tells nothing of itself.
 func ChooseAccel(ctx context.Context, o AccelOptions) (Decision, error) {
@@ -145,17 +146,29 @@ func examineKVM(ctx context.Context, o AccelOptions) (verdict, error) {
 		return v, nil
 	}
 	access := accessTo(info, o.Device, os.Geteuid(), o.Features)
-	key := o.verdictKey(info)
-	if v, ok := recallVerdict(o.CacheDir, key); ok {
-		v.access = access
+	v, err := recallOrProbe(ctx, o, o.verdictKey(info), access)
+	v.access = access
+	return v, err
+}
+
+// recallOrProbe spares the probe where its outcome is remembered. A failure
+// may have had a passing cause (a busy host, no memory left), so who insists
+// on KVM has it probed again; for all others it stands, and says how to drop it.
+func recallOrProbe(ctx context.Context, o AccelOptions, key verdictKey, access Access) (verdict, error) {
+	path := cachePath(o.CacheDir, verdictFile)
+	v, ok := recallVerdict(o.CacheDir, key)
+	switch {
+	case ok && v.State == KVMWorks:
+		return v, nil
+	case ok && o.Want != AccelKVM:
+		v.Reason += fmt.Sprintf(" (found by an earlier run since this host booted; accel kvm tries again, and so does every run once %s is removed)", path)
 		return v, nil
 	}
 	v, err := probeKVM(ctx, o, access)
 	if err != nil {
 		return verdict{}, err
 	}
-	_ = writeCache(cachePath(o.CacheDir, verdictFile), keptVerdict{key, v}) // the next run probes again
-	v.access = access
+	_ = writeCache(path, keptVerdict{key, v}) // the next run probes again
 	return v, nil
 }
 

@@ -1,10 +1,12 @@
 package qemu
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -35,11 +37,32 @@ type RefusedError Warning
 func (e *RefusedError) Error() string { return Warning(*e).String() }
 
 // Check compares a machine with what is known not to work. All problems are
-// reported: the error, if any, joins one *RefusedError for each.
+// reported, each once: the error, if any, joins one *RefusedError for each.
 func Check(q Request) ([]Warning, error) {
+	return q.report(q.findings())
+}
+
+// CheckNames finds the names that a QEMU does not know among the user's own
+// choices of machine, cpu-model, disk-bus and nic. It needs no guest, so that
+// a misspelling is reported before an image is fetched; Check finds all of
+// these again. All problems are reported, as Check does it. Whether the
+// processor model "host" can be had is left to Check, which knows the
+// accelerator. Without Features nothing is checked.
+func CheckNames(o Overrides, f *Features) error {
+	if f == nil {
+		return nil
+	}
+	q := Request{Hardware: Hardware{Machine: f.Versioned(o.Machine), CPUModel: o.CPUModel, DiskBus: o.DiskBus, NIC: o.NIC}}
+	chosen := slices.DeleteFunc(q.nameFindings(f), func(n finding) bool { return q.value(n.input) == "" })
+	_, err := q.report(chosen)
+	return err
+}
+
+// report sorts what was found.
+func (q Request) report(found []finding) ([]Warning, error) {
 	var warnings []Warning
 	var refused []error
-	for _, f := range q.findings() {
+	for _, f := range found {
 		if f.refuse {
 			refused = append(refused, &RefusedError{f.input, q.value(f.input), f.message})
 		} else {
@@ -140,28 +163,37 @@ func (q Request) hostFindings() []finding {
 }
 
 func (q Request) featureFindings(f *Features) []finding {
-	var found []finding
-	h := q.Hardware
-	unknown := func(input, what string, known []string) {
-		message := fmt.Sprintf("QEMU %s knows no such %s", f.Version, what)
-		found = append(found, finding{true, input, message + suggestion(q.value(input), known)})
-	}
-	if !f.HasMachine(h.Machine) {
-		unknown("machine", "machine", f.machineNames())
-	}
-	if h.CPUModel == "host" && q.Accel == AccelTCG {
-		found = append(found, finding{true, "cpu-model", "the host's processor is only there under KVM, and this run uses TCG: use qemu64 or max"})
-	} else if !f.HasCPU(h.CPUModel) {
-		unknown("cpu-model", "processor model", f.CPUModels)
-	}
-	if known := f.knownNICs(); h.NIC != NoNIC && !slices.Contains(known, h.NIC) {
-		unknown("nic", "network card", known)
-	}
-	found = append(found, q.busFindings(f)...)
+	found := q.nameFindings(f)
 	if (q.Accel == AccelKVM && !f.KVM) || (q.Accel == AccelTCG && !f.TCG) {
 		found = append(found, finding{true, "accel", fmt.Sprintf("this QEMU (%s) was built without it", f.Version)})
 	}
 	return found
+}
+
+// nameFindings are the names that a QEMU does not know. Without an
+// accelerator, the processor model "host" counts as known.
+func (q Request) nameFindings(f *Features) []finding {
+	var found []finding
+	h := q.Hardware
+	unknown := func(input, what string, known []string, otherwise string) {
+		message := fmt.Sprintf("QEMU %s knows no such %s", f.Version, what)
+		found = append(found, finding{true, input, message + cmp.Or(suggestion(q.value(input), known), otherwise)})
+	}
+	if !f.HasMachine(h.Machine) {
+		unknown("machine", "machine", f.machineNames(), f.usualMachines())
+	}
+	model, _, _ := strings.Cut(h.CPUModel, ",")
+	switch {
+	case h.CPUModel == "host" && q.Accel == AccelTCG:
+		found = append(found, finding{true, "cpu-model", "the host's processor is only there under KVM, and this run uses TCG: use qemu64 or max"})
+	case model == "host" && q.Accel == "":
+	case !f.HasCPU(h.CPUModel):
+		unknown("cpu-model", "processor model", f.CPUModels, "")
+	}
+	if known := f.knownNICs(); h.NIC != NoNIC && !slices.Contains(known, h.NIC) {
+		unknown("nic", "network card", known, "")
+	}
+	return append(found, q.busFindings(f)...)
 }
 
 func (q Request) busFindings(f *Features) []finding {

@@ -127,6 +127,81 @@ func TestCheckReportsAll(t *testing.T) {
 	}
 }
 
+// TestCheckUnknownNames pins that any number of unknown names is reported in
+// one go, each once, for every guest, and before the guest is known.
+func TestCheckUnknownNames(t *testing.T) {
+	f := recorded(t, "7.2")
+	const (
+		machine = "machine: foo: QEMU 7.2.22 knows no such machine: use q35 or pc"
+		cpu     = "cpu-model: zz: QEMU 7.2.22 knows no such processor model"
+		nic     = "nic: bar: QEMU 7.2.22 knows no such network card"
+		diskBus = "disk-bus: sata: there is no such disk bus: use ahci, ide, virtio, scsi or nvme"
+	)
+	for _, tc := range []struct {
+		name string
+		o    Overrides
+		want []string
+	}{
+		{"nothing chosen", Overrides{}, nil},
+		{"all known", Overrides{Machine: "q35", CPUModel: "qemu64,+aes", DiskBus: BusAHCI, NIC: NoNIC}, nil},
+		{"a known version", Overrides{Machine: "pc-i440fx-7.1", DiskBus: BusIDE, NIC: "rtl8139"}, nil},
+		{"machine", Overrides{Machine: "foo"}, []string{machine}},
+		{"cpu-model", Overrides{CPUModel: "zz"}, []string{cpu}},
+		{"nic", Overrides{NIC: "bar"}, []string{nic}},
+		{"disk-bus", Overrides{DiskBus: "sata"}, []string{diskBus}},
+		{"machine and nic", Overrides{Machine: "foo", NIC: "bar"}, []string{machine, nic}},
+		{"all unknown", Overrides{Machine: "foo", CPUModel: "zz", DiskBus: "sata", NIC: "bar"}, []string{machine, cpu, nic, diskBus}},
+	} {
+		want := strings.Join(tc.want, "\n")
+		same := func(caller string, err error) {
+			t.Helper()
+			var got []string
+			for _, r := range Refusals(err) {
+				got = append(got, r.Error())
+			}
+			if strings.Join(got, "\n") != want || (err == nil) != (want == "") {
+				t.Errorf("%s: %s: %v; want %q", tc.name, caller, err, want)
+			}
+		}
+		same("CheckNames", CheckNames(tc.o, f))
+		for _, g := range []Guest{hurd64, hurdKernel, linux64} {
+			_, err := Check(Request{Guest: g, Hardware: Plan(g, tc.o, f), Accel: AccelTCG, Features: f})
+			same("Check for "+string(g.Family), err)
+		}
+	}
+}
+
+// TestCheckNames has what only Check, which knows guest and accelerator, can
+// refuse, and what a QEMU was built without.
+func TestCheckNames(t *testing.T) {
+	f := recorded(t, "7.2")
+	for _, o := range []Overrides{
+		{CPUModel: "host"}, {CPUModel: "host,-avx"},
+		{DiskBus: BusVirtio, NIC: "virtio"}, {Machine: "q35", DiskBus: BusIDE},
+		{CPUs: -1, Memory: 1},
+	} {
+		if err := CheckNames(o, f); err != nil {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	small := &Features{Version: "11.0.0", CPUModels: []string{"qemu64"}, Devices: []string{"ide-hd"}, Machines: []MachineType{{Name: "pc-q35-11.0", Alias: "q35"}}}
+	for want, o := range map[string]Overrides{
+		"": {Machine: "q35", CPUModel: "host"},
+		"machine: pc: QEMU 11.0.0 knows no such machine: use q35":                  {Machine: "pc"},
+		"nic: e1000: QEMU 11.0.0 knows no such network card":                       {NIC: "e1000"},
+		"disk-bus: ahci: QEMU 11.0.0 was built without the device ich9-ahci":       {DiskBus: BusAHCI},
+		"cpu-model: quemu64: QEMU 11.0.0 knows no such processor model: did you m": {CPUModel: "quemu64"},
+	} {
+		err := CheckNames(o, small)
+		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%+v: %v; want %q", o, err, want)
+		}
+	}
+	if err := CheckNames(Overrides{Machine: "foo"}, nil); err != nil {
+		t.Errorf("without features: %v", err)
+	}
+}
+
 func TestCheckHostMemory(t *testing.T) {
 	h := Hardware{Machine: "pc", CPUs: 1, Memory: 4 * units.GiB, DiskBus: BusIDE, NIC: "e1000"}
 	for _, tc := range []struct {

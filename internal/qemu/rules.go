@@ -19,6 +19,7 @@ type rule struct {
 	memoryOver units.Bytes // more memory than this
 	cpusOver   int         // more processors than this
 	noHPET     bool
+	inQEMU     bool // QEMU has the machine: the lack of it is another problem, and reported as that
 
 	refuse  bool   // else a warning
 	input   string // the input to blame
@@ -54,7 +55,7 @@ func rules() []rule {
 			message: "the Hurd's kernels use one processor, and some hang with more: use 1"},
 		{guest: hurd, kinds: []string{kindPC, kindQ35}, noHPET: true, refuse: true, input: "machine",
 			message: "GNU Mach panics without the HPET: leave it on"},
-		{kinds: []string{kindOther}, refuse: true, input: "machine",
+		{kinds: []string{kindOther}, inQEMU: true, refuse: true, input: "machine",
 			message: "only machines of the families pc and q35 are built here: use one of them"},
 		{kinds: []string{kindQ35}, buses: []string{BusIDE}, refuse: true, input: "disk-bus",
 			message: "machine q35 has no IDE controller: use ahci, or machine pc"},
@@ -72,5 +73,6 @@ func (r rule) applies(q Request) bool {
 		(r.memoryFrom == 0 || h.Memory >= r.memoryFrom) &&
 		(r.memoryOver == 0 || h.Memory > r.memoryOver) &&
 		(r.cpusOver == 0 || h.CPUs > r.cpusOver) &&
-		(!r.noHPET || !h.HPET)
+		(!r.noHPET || !h.HPET) &&
+		(!r.inQEMU || q.Features == nil || q.Features.HasMachine(h.Machine))
 }

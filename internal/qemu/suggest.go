@@ -6,16 +6,29 @@ import (
 	"strings"
 )
 
-// machineNames are all names that -machine takes, aliases too.
+// machineNames are the names, aliases too, of the machines that are built here.
 func (f *Features) machineNames() []string {
 	var names []string
 	for _, m := range f.Machines {
+		if machineKind(m.Name) == kindOther {
+			continue
+		}
 		names = append(names, m.Name)
 		if m.Alias != "" {
 			names = append(names, m.Alias)
 		}
 	}
 	return names
+}
+
+// usualMachines completes an error about a name that looks like no other with
+// the machines that are built here, where this QEMU has them: ": use q35 or pc".
+func (f *Features) usualMachines() string {
+	usual := slices.DeleteFunc([]string{kindQ35, kindPC}, func(name string) bool { return !f.HasMachine(f.Versioned(name)) })
+	if len(usual) == 0 {
+		return ""
+	}
+	return ": use " + strings.Join(usual, " or ")
 }
 
 // suggestion completes an error about an unknown name with the known names

@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 
 export CGO_ENABLED ?= 1
 
-.PHONY: all build demo test unit e2e lint fuzz bench faults soak generate guest packages tools clean
+.PHONY: all build demo test unit lint fuzz bench faults soak generate guest packages tools clean
 
 all: build
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -191,6 +192,53 @@ func TestRedraw(t *testing.T) {
 	if out.Len() != 0 || stdout.String() != "out\n" {
 		t.Errorf("written %q, %q", out, stdout.String())
 	}
+}
+
+// TestHurry has a reader that stops reading: whoever writes is free again once
+// the run is to end.
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		defer close(block)
+		l := New(Options{Stdout: blocking(block), Commands: true})
+		o, _ := l.Guest()
+		done := make(chan time.Time, 1)
+		go func() {
+			_, _ = o.Write([]byte("never read"))
+			l.Printf("nor this")
+			done <- time.Now()
+		}()
+		time.Sleep(time.Minute)
+		if len(done) != 0 {
+			t.Error("output was dropped while nothing was urgent")
+		}
+		began := time.Now()
+		l.Hurry(time.Second)
+		if took := (<-done).Sub(began); took != time.Second {
+			t.Errorf("the writer was free after %v", took)
+		}
+		if !errors.Is(l.Err(), ErrStalled) {
+			t.Errorf("Err() = %v", l.Err())
+		}
+	})
+}
+
+// TestHurryDropsNothingThatIsRead holds that a reader who reads gets all.
+func TestHurryDropsNothingThatIsRead(t *testing.T) {
+	var out bytes.Buffer
+	l := New(Options{Stdout: &out, Commands: true})
+	l.Hurry(time.Minute)
+	l.Printf("all of it")
+	if out.String() != "all of it\n" || l.Err() != nil {
+		t.Errorf("wrote %q, %v", out.String(), l.Err())
+	}
+}
+
+type blocking chan struct{}
+
+func (b blocking) Write(p []byte) (int, error) {
+	<-b
+	return len(p), nil
 }
 
 func TestSeconds(t *testing.T) {

@@ -8,6 +8,7 @@
 package actions
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -43,6 +44,11 @@ type Log struct {
 	drawn  bool   // a line that is to be overwritten is on the terminal
 	midway bool   // the last byte that the guest printed was no newline
 	err    error
+
+	once     sync.Once
+	hurry    chan struct{}
+	patience time.Duration // of a write, when hurry is closed
+	stalled  bool
 }
 
 // New returns a Log.
@@ -53,7 +59,7 @@ func New(opt Options) *Log {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	l := &Log{opt: opt}
+	l := &Log{opt: opt, hurry: make(chan struct{})}
 	l.command = githubactions.New(githubactions.WithWriter(trusted{l}), githubactions.WithGetenv(opt.Getenv))
 	return l
 }
@@ -193,9 +199,41 @@ func (l *Log) ours() io.Writer {
 	return l.opt.Stderr
 }
 
-// put writes and remembers the first failure; l.mu is held.
+// Hurry bounds every write from now on, the one in progress included: when the
+// reader does not take it within patience, it and all that follows is dropped.
+// A run that is to end must not wait for a pager or a stalled terminal.
+func (l *Log) Hurry(patience time.Duration) {
+	l.once.Do(func() {
+		l.patience = patience
+		close(l.hurry)
+	})
+}
+
+// ErrStalled is what Err tells when output was dropped because nobody read it.
+var ErrStalled = errors.New("the output is not read: the rest of it was dropped")
+
+// put writes and remembers the first failure; l.mu is held. The write is made
+// aside, so that a reader who has stopped can't keep us here for ever.
 func (l *Log) put(w io.Writer, text string) {
-	if _, err := io.WriteString(w, text); err != nil && l.err == nil {
+	if l.stalled {
+		return
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(w, text)
+		written <- err
+	}()
+	var err error
+	select {
+	case err = <-written:
+	case <-l.hurry:
+		select {
+		case err = <-written:
+		case <-time.After(l.patience):
+			l.stalled, err = true, ErrStalled
+		}
+	}
+	if err != nil && l.err == nil {
 		l.err = err
 		if l.opt.Broken != nil {
 			go l.opt.Broken(err)

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -117,7 +118,11 @@ func (c Command) run(r *runCommand) int {
 	default:
 		r.Run = "exec " + quoted(r.Command)
 	}
-	return c.pass(config.FromFlags(r.Inputs), r.Workspace, nil)
+	inputs := config.FromFlags(r.Inputs)
+	if inputs.Token == "" {
+		inputs.Token = c.getenv("GITHUB_TOKEN") // which other users of the machine can't see, as they can a flag
+	}
+	return c.pass(inputs, r.Workspace, nil)
 }
 
 // quoted writes arguments so that a POSIX shell reads them back unchanged.
@@ -139,7 +144,11 @@ func (c Command) pass(inputs config.Inputs, workspace string, warnings []string)
 		Commands: c.getenv("GITHUB_ACTIONS") == "true",
 		Getenv:   c.getenv,
 		Broken: func(err error) {
-			cancel(fmt.Errorf("writing the output: %w: %w", err, lifecycle.Interrupt{Signal: syscall.SIGPIPE}))
+			err = fmt.Errorf("writing the output: %w", err)
+			if errors.Is(err, syscall.EPIPE) { // as a program that does not catch the signal would end
+				err = fmt.Errorf("%w: %w", err, lifecycle.Interrupt{Signal: syscall.SIGPIPE})
+			}
+			cancel(err)
 		},
 	})
 	for _, w := range warnings {
@@ -158,7 +167,7 @@ func (c Command) pass(inputs config.Inputs, workspace string, warnings []string)
 // kept from killing the process: a write error says the same.
 func watchSignals(cancel context.CancelCauseFunc) (stop func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	pipes := make(chan os.Signal, 1)
 	signal.Notify(pipes, syscall.SIGPIPE)
 	done := make(chan struct{})
@@ -189,10 +198,9 @@ func (c Command) host(workspace string) (lifecycle.Host, error) {
 		Workspace: abs, Temp: c.getenv("RUNNER_TEMP"), KVM: "/dev/kvm", Version: c.version(), Progress: c.terminal(),
 		Repository: c.getenv("GITHUB_REPOSITORY"), API: c.getenv("GITHUB_API_URL"),
 	}
-	if id := c.getenv("GITHUB_RUN_ID"); id != "" {
-		if h.RunID, err = strconv.ParseInt(id, 10, 64); err != nil {
-			return h, fmt.Errorf("reading GITHUB_RUN_ID: %w", err)
-		}
+	// Only artifacts need it, and package image says so when it is missing.
+	if id, err := strconv.ParseInt(c.getenv("GITHUB_RUN_ID"), 10, 64); err == nil {
+		h.RunID = id
 	}
 	// Runners before 2.329 pass a path of the host that a container does not have.
 	if info, err := os.Stat(h.Temp); h.Temp == "" || err != nil || !info.IsDir() {

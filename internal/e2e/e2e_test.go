@@ -66,8 +66,9 @@ type program struct {
 type setup struct {
 	args   []string
 	env    []string
-	action bool   // as the runner runs it
-	cache  string // empty: the shared one
+	action bool     // as the runner runs it
+	cache  string   // empty: the shared one
+	stdout *os.File // instead of a buffer
 }
 
 // start begins a run in a workspace of its own.
@@ -92,6 +93,9 @@ func start(t *testing.T, s setup) *program {
 		p.cmd.Env = append(p.cmd.Env, "GITHUB_ACTIONS=true", "GITHUB_WORKSPACE="+p.workspace, "GITHUB_OUTPUT="+p.output)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
+	if s.stdout != nil {
+		p.cmd.Stdout = s.stdout
+	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

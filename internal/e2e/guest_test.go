@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -192,6 +193,36 @@ func TestE2EInterrupted(t *testing.T) {
 				t.Errorf("half made: %v", leftovers)
 			}
 		})
+	}
+}
+
+// TestE2EStalledReader interrupts a run whose output nobody reads any more.
+func TestE2EStalledReader(t *testing.T) {
+	needGuest(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	p := start(t, setup{stdout: w, args: []string{"run", "--image=selftest", "--accel=tcg", "--memory=512", "--run", "echo in the guest >&2; yes"}})
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.stderr.await(t, "in the guest")
+	// Some of it is read, so that the pipe is full of what came after.
+	if _, err := io.CopyN(io.Discard, r, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	p.record()
+	began := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := p.wait(); status != 143 {
+		t.Errorf("exit status = %d, want 143", status)
+	}
+	if took := time.Since(began); took > 7*time.Second {
+		t.Errorf("it took %v to end", took)
 	}
 }
 

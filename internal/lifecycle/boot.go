@@ -42,12 +42,17 @@ type retryable struct{ failure *Error }
 func (e retryable) Error() string { return e.failure.Error() }
 func (e retryable) Unwrap() error { return e.failure }
 
-// The causes for which a boot attempt is given up.
-var (
-	errBootTimeout = errors.New("boot-timeout is over")
-	errNoByte      = errors.New("the machine stayed silent from its start")
-	errSilent      = errors.New("the machine went silent")
-)
+// bootLimit is a limit after which a boot attempt is given up.
+type bootLimit struct {
+	text  string
+	retry bool // another attempt may help
+}
+
+func (l bootLimit) Error() string { return l.text }
+
+func overTime(d time.Duration) bootLimit {
+	return bootLimit{text: fmt.Sprintf("no command ran over SSH within boot-timeout (%s)", d)}
+}
 
 // findingError gives a boot attempt up because of what the console says.
 type findingError struct{ console.Finding }
@@ -65,13 +70,16 @@ func (r *run) boot(ctx context.Context) (string, error) {
 	if limit == 0 {
 		limit = paceOf(r.accel.Accel).boot
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errBootTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, overTime(limit))
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		r.result.Attempts = attempt
 		err := r.attempt(ctx, attempt)
 		if err == nil {
 			break
+		}
+		if cause := context.Cause(ctx); errors.As(cause, new(bootLimit)) && !isKind(err, BootFailed) {
+			err = fail(BootFailed, "No guest in time", fmt.Errorf("%w: %w", cause, err), "Raise boot-timeout.")
 		}
 		var again retryable
 		if !errors.As(err, &again) || attempt == r.config.BootAttempts || ctx.Err() != nil {
@@ -142,8 +150,14 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 			select {
 			case last <- l.Text:
 			default: // nobody waits for them, but when the guest is brought down
-				<-last
-				last <- l.Text
+				select {
+				case <-last:
+				default:
+				}
+				select {
+				case last <- l.Text:
+				default:
+				}
 			}
 			if !r.ready.Load() {
 				r.showBooting(out, l)
@@ -223,9 +237,9 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 
 // watchBoot ends a boot that cannot succeed any more.
 func (r *run) watchBoot(ctx context.Context, end context.CancelCauseFunc) {
-	p := paceOf(r.accel.Accel)
+	p, c := paceOf(r.accel.Accel), r.console
 	go func() {
-		if f, err := r.console.WaitFinding(ctx); err == nil {
+		if f, err := c.WaitFinding(ctx); err == nil {
 			end(findingError{f})
 		}
 	}()
@@ -240,12 +254,12 @@ func (r *run) watchBoot(ctx context.Context, end context.CancelCauseFunc) {
 			return
 		case <-timer.C:
 		}
-		if r.console.Bytes() == 0 {
-			end(errNoByte)
+		if c.Bytes() == 0 {
+			end(bootLimit{fmt.Sprintf("the machine printed nothing in its first %s", p.first), true})
 			return
 		}
-		if r.console.WaitSilence(ctx, p.silence) == nil {
-			end(errSilent)
+		if c.WaitSilence(ctx, p.silence) == nil {
+			end(bootLimit{fmt.Sprintf("the machine printed nothing for %s and did not answer over SSH", p.silence), true})
 		}
 	}()
 }

@@ -77,6 +77,9 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 	}
 	r.disk.base = prepared.Base
 	m := r.disk.manifest
+	if err := r.needsEditing(m); err != nil {
+		return err
+	}
 	if m.Guest != nil {
 		r.Log.Printf("Guest: %s", m.Guest)
 	} else {
@@ -130,12 +133,13 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		return m, fail(InputInvalid, "The image cannot be provisioned", err)
 	}
 	if m.Method != provision.MethodExt2 {
-		return m, r.needsEditing(m)
+		return m, nil
 	}
 	p, err := provision.Prepare(ctx, raw, provision.Options{
 		User: r.config.SSHUser, Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
 	})
 	if err != nil {
+		err = renamed{err, strings.ReplaceAll(err.Error(), raw, "the image")}
 		var user *provision.NoUserError
 		if errors.As(err, &user) {
 			return m, fail(InputInvalid, "Invalid input", fmt.Errorf("ssh-user: %w", err))
@@ -150,12 +154,16 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 }
 
 // needsEditing refuses inputs that ask for edits of a disk that is not edited.
+// (image-output removes the keys of the run by an edit.)
 func (r *run) needsEditing(m manifest) error {
+	if m.Method == provision.MethodExt2 {
+		return nil
+	}
 	var problems []error
 	for _, in := range []struct {
 		name  string
 		given bool
-	}{{"disk-size", r.config.DiskSize != 0}, {"apt-snapshot", r.config.AptSnapshot != ""}} {
+	}{{"disk-size", r.config.DiskSize != 0}, {"apt-snapshot", r.config.AptSnapshot != ""}, {"image-output", r.config.ImageOutput != ""}} {
 		if in.given {
 			problems = append(problems, fmt.Errorf("%s: needs provision: ext2, and this image is provisioned by %s (%s)", in.name, m.Method, m.Reason))
 		}

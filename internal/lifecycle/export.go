@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -42,6 +43,10 @@ func (r *run) powerOff(ctx context.Context) error {
 	if g := r.disk.manifest.Guest; g != nil {
 		family = g.Family
 	}
+	// What the console said before is no proof that the guest has come down.
+	for len(r.consoleLines) > 0 {
+		<-r.consoleLines
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTime, fmt.Errorf("it took longer than %s", downTime))
 	defer cancel()
 	return r.client.PowerOff(ctx, family, guest.Witness{Lines: r.consoleLines, Exited: r.machine.Done()})
@@ -64,27 +69,39 @@ func (r *run) writeImage(ctx context.Context) (units.Bytes, error) {
 			r.Log.Annotate(actions.Warning, "Exporting the disk", w)
 		}
 	}
-	path := filepath.Join(r.Host.Workspace, r.config.ImageOutput)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // later steps of other users read it
-		return 0, err
+	packed := filepath.Join(r.dir, "export.qcow2")
+	if _, err := process.Output(ctx, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, packed); err != nil {
+		return 0, fmt.Errorf("packing the disk: %w", err)
 	}
-	part := path + ".part"
-	if _, err := process.Output(ctx, "qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, part); err != nil {
-		return 0, errors.Join(fmt.Errorf("packing the disk: %w", err), ignoreMissing(os.Remove(part)))
-	}
-	if err := errors.Join(r.logs.own(part), os.Rename(part, path)); err != nil {
-		return 0, err
-	}
-	info, err := os.Stat(path)
+	return r.deliver(packed, r.config.ImageOutput)
+}
+
+// deliver copies a file into the workspace. The workspace is opened as a root:
+// a link in it leads nowhere else, whatever the checkout holds.
+func (r *run) deliver(from, to string) (units.Bytes, error) {
+	root, err := os.OpenRoot(r.Host.Workspace)
 	if err != nil {
 		return 0, err
 	}
-	return units.Bytes(info.Size()), nil
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	defer func() { _ = root.Close() }() // it was only looked up in
+	if err := root.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return 0, err
 	}
-	return err
+	in, err := os.Open(from)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	out, err := root.Create(to)
+	if err != nil {
+		return 0, err
+	}
+	n, err := io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return 0, errors.Join(err, root.Remove(to))
+	}
+	if r.logs.uid >= 0 {
+		err = root.Lchown(to, r.logs.uid, r.logs.gid)
+	}
+	return units.Bytes(n), err
 }

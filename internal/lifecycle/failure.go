@@ -44,15 +44,18 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	}
 	r.noteActivity(ctx)
 	var dialogue dialogueError
-	if errors.As(err, &dialogue) && !errors.Is(err, errBootTimeout) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
+	if errors.As(err, &dialogue) && !errors.As(err, new(bootLimit)) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
 		return fail(BootFailed, "No login on the serial console", fmt.Errorf("putting the key into the guest: %w", dialogue.error),
 			"Use another way to provision, or an image whose console lets root in without a password.")
 	}
 	cause := console.Classify(r.evidence(err))
-	e := fail(BootFailed, cause.Title, fmt.Errorf("%s", cause.Detail), cause.Advice...)
+	e := fail(BootFailed, cause.Title, errors.New(cause.Detail), cause.Advice...)
 	e.Quote = cause.Quote
-	var exit *qemu.ExitError
-	if errors.As(err, &exit) || errors.Is(err, errNoByte) || errors.Is(err, errSilent) {
+	var limit bootLimit
+	if errors.As(err, &limit) {
+		e.Err = fmt.Errorf("%w. %s", limit, cause.Detail)
+	}
+	if errors.As(err, new(*qemu.ExitError)) || limit.retry {
 		return retryable{e}
 	}
 	return e
@@ -72,7 +75,7 @@ func (r *run) guestLost(cause error) error {
 	e := r.evidence(cause)
 	e.Ready, e.ReadyAt = true, r.readyAt
 	c := console.Classify(e)
-	failure := fail(GuestLost, c.Title, fmt.Errorf("%s", c.Detail), c.Advice...)
+	failure := fail(GuestLost, c.Title, errors.New(c.Detail), c.Advice...)
 	failure.Quote = c.Quote
 	return failure
 }

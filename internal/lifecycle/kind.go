@@ -60,6 +60,12 @@ func fail(kind Kind, title string, err error, advice ...string) *Error {
 	return &Error{Kind: kind, Title: title, Err: err, Advice: advice}
 }
 
+// isKind tells whether an error is, or wraps, an Error of the kind.
+func isKind(err error, kind Kind) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == kind
+}
+
 // Interrupt is the cause of a canceled run.
 type Interrupt struct {
 	Signal syscall.Signal

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -88,14 +89,21 @@ type run struct {
 	client       *guest.Client
 }
 
+// patience is how long the reader of the log may keep a run that is to end.
+const patience = time.Second
+
 // Run makes the one pass. It never fails without saying so in the log and in
 // the Result, and leaves nothing behind but the logs, also when ctx ends; the
 // cause of that end should be an Interrupt.
 func Run(ctx context.Context, req Request) Result {
 	r := &run{Request: req, qemuTail: &process.Tail{Limit: 8 << 10}}
-	err := r.pass(ctx)
+	defer context.AfterFunc(ctx, func() { req.Log.Hurry(patience) })()
+	err := guarded(ctx, r.pass)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
-		err = fail(Canceled, "Canceled", cause)
+		err = fail(Internal, "The run was given up", cause)
+		if errors.As(cause, new(Interrupt)) {
+			err = fail(Canceled, "Canceled", cause)
+		}
 	}
 	r.conclude(err)
 	r.report(err)
@@ -150,7 +158,7 @@ func (r *run) readInputs() error {
 	if cfg.CacheDir != "" {
 		r.Host.Cache = cfg.CacheDir
 	}
-	if _, err := guest.ParseShell(cfg.Shell); err != nil && len(problems) == 0 {
+	if _, err := guest.ParseShell(cfg.Shell); err != nil && !slices.ContainsFunc(problems, isAbout("shell")) {
 		problems = append(problems, err)
 	}
 	if cfg.Image != "" {
@@ -166,6 +174,17 @@ func (r *run) readInputs() error {
 	return nil
 }
 
+// isAbout tells whether a problem is one with the input.
+func isAbout(input string) func(error) bool {
+	return func(err error) bool {
+		var e *config.InputError
+		return errors.As(err, &e) && e.Input == input
+	}
+}
+
+// maxSocketPath is what fits into sockaddr_un (unix(7)), without the final NUL.
+const maxSocketPath = 107
+
 // begin makes the directories and logs of the run.
 func (r *run) begin() error {
 	dir, err := os.MkdirTemp(r.Host.Temp, "hurd-qemu-action-")
@@ -175,6 +194,10 @@ func (r *run) begin() error {
 	}
 	r.dir = dir
 	r.cleanup.push("removing the run directory", func(context.Context) error { return os.RemoveAll(dir) })
+	if n := len(filepath.Join(dir, qemu.SocketName)); n > maxSocketPath {
+		return fail(Internal, "The path of the run directory is too long", fmt.Errorf("%s: a socket in it would have a path of %d bytes, and %d are possible", dir, n, maxSocketPath),
+			"Set RUNNER_TEMP or TMPDIR to a shorter path.")
+	}
 	r.logs, err = newLogs(r.Host.Workspace)
 	if err != nil {
 		return fail(Internal, "No place for the logs", err, "Make sure that the workspace "+r.Host.Workspace+" exists and can be written.")
@@ -216,6 +239,11 @@ func (r *run) chooseAccel(ctx context.Context) (string, error) {
 		return "", fail(Internal, "QEMU cannot be used", err, "Install QEMU for x86 (Debian: qemu-system-x86 and qemu-utils).")
 	}
 	r.features = features
+	// Before the image is fetched: a mistyped name should not cost a download.
+	c := r.config
+	if err := qemu.CheckNames(qemu.Overrides{Machine: c.Machine, CPUModel: c.CPUModel, DiskBus: c.DiskBus, NIC: c.NIC}, features); err != nil {
+		return "", fail(InputInvalid, "Invalid input", err)
+	}
 	r.accel, err = qemu.ChooseAccel(ctx, qemu.AccelOptions{
 		Want: qemu.Accel(r.config.Accel), Device: r.Host.KVM, Features: features, CacheDir: r.stateDir(),
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/guest"
 )
 
@@ -28,13 +29,13 @@ func (e timeoutError) Error() string {
 
 // runScript runs the user's script and turns its end into the Result.
 func (r *run) runScript(ctx context.Context) error {
-	r.setClock(ctx)
-	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.watchGuest(ctx, cancel)
+	r.setClock(ctx)
+	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
 	stdout, stderr := r.Log.Guest()
 	if limit := r.config.IdleTimeout; limit > 0 {
 		idle := newIdleTimer(limit, func() { cancel(timeoutError{"idle-timeout", limit}) })
@@ -46,11 +47,10 @@ func (r *run) runScript(ctx context.Context) error {
 		ctx, stop = context.WithTimeoutCause(ctx, limit, timeoutError{"timeout", limit})
 		defer stop()
 	}
-	start := time.Now()
 	res, err := r.client.RunScript(ctx, guest.Script{
 		Text: r.config.Script, Shell: r.config.Shell, Dir: r.config.WorkingDirectory,
 	}, stdout, stderr)
-	r.result.Script = time.Since(start)
+	r.result.Script = res.Duration
 	if err != nil {
 		return r.scriptFailure(ctx, err)
 	}
@@ -61,11 +61,18 @@ func (r *run) runScript(ctx context.Context) error {
 	return nil
 }
 
+// clockTime bounds the setting of the clock, which takes one round trip.
+const clockTime = 30 * time.Second
+
 // setClock gives the guest our time: an emulated machine drifts while it
 // boots, a restored one has the time of its saving, and make minds either.
 func (r *run) setClock(ctx context.Context) {
-	skew, err := r.client.SetClock(ctx, time.Now())
+	limited, cancel := context.WithTimeoutCause(ctx, clockTime, fmt.Errorf("the guest did not answer within %s", clockTime))
+	defer cancel()
+	skew, err := r.client.SetClock(limited, time.Now())
 	switch {
+	case ctx.Err() != nil:
+		// The script will find out, and say why.
 	case err != nil:
 		r.Log.Annotate(actions.Warning, "The guest's clock was not set", err.Error())
 	case skew.Abs() >= 2*time.Second:
@@ -73,8 +80,16 @@ func (r *run) setClock(ctx context.Context) {
 	}
 }
 
-// confirmTime bounds the question to a guest whose console looks dead.
-const confirmTime = 2 * time.Second
+// confirmTime bounds the question to a guest whose console looks dead: short
+// for a kernel that says that it gave up, longer for signs that a guest which
+// is merely busy could show as well.
+func confirmTime(f console.Finding) time.Duration {
+	switch f.Kind {
+	case console.MachPanic, console.LinuxPanic, console.MachDebugger:
+		return 2 * time.Second
+	}
+	return 15 * time.Second
+}
 
 // watchGuest ends the script's context when the guest is lost. A console can
 // print anything, so a panic there only counts when the guest no longer
@@ -93,14 +108,15 @@ func (r *run) watchGuest(ctx context.Context, lost context.CancelCauseFunc) {
 			if err != nil {
 				return
 			}
-			ask, cancel := context.WithTimeout(ctx, confirmTime)
+			ask, cancel := context.WithTimeout(ctx, confirmTime(f))
 			err = r.client.Alive(ask)
 			cancel()
 			if err != nil {
 				lost(findingError{f})
 				return
 			}
-			r.Log.Annotate(actions.Warning, f.Title, fmt.Sprintf("the console says %q, but the guest still answers", f.Line.Text))
+			// No annotation: what it would quote is the guest's own text.
+			r.Log.Printf("The console says %q, but the guest still answers.", f.Line.Text)
 			since = f.Line.Time
 		}
 	}()

@@ -122,7 +122,11 @@ func (d *dialer) pause(now time.Time) time.Duration {
 		return forever
 	}
 	if n := len(d.live); n > 0 {
-		wait = max(wait, d.live[n-1].started.Add(d.timing.hedge).Sub(now))
+		latest, gap := d.live[n-1], d.timing.hedge
+		if !latest.slow { // quick ones are spread evenly: the guest may be ready at any time
+			gap = max(gap, latest.answer/time.Duration(d.timing.most-1))
+		}
+		wait = max(wait, latest.started.Add(gap).Sub(now))
 	}
 	return max(wait, 0)
 }
@@ -147,7 +151,7 @@ func (d *dialer) next() *attempt {
 	}
 	for _, other := range d.live {
 		if other.slow {
-			a.slow, a.answer = false, grown(t.quick, t.quickMost, d.quickOut/4)
+			a.slow, a.answer = false, grown(t.quick, t.quickMost, d.quickOut/t.quickEach)
 			break
 		}
 	}

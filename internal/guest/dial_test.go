@@ -50,7 +50,7 @@ func TestDialGuests(t *testing.T) {
 	}{
 		{"at once", up(0, serve), 100 * time.Millisecond, 1, 1},
 		{"refusing for 30 s", up(30*time.Second, reset), 30*time.Second + 200*time.Millisecond, 1, 260},
-		{"no network for 60 s", up(60*time.Second, silence), 64 * time.Second, 3, 60},
+		{"no network for 60 s", up(60*time.Second, silence), 61 * time.Second, 3, 65},
 		{"no network, then refusing, then up", func(_ int, at time.Duration) (time.Duration, reaction) {
 			switch {
 			case at < 20*time.Second:
@@ -59,16 +59,16 @@ func TestDialGuests(t *testing.T) {
 				return 0, reset
 			}
 			return 0, serve
-		}, 41 * time.Second, 3, 200},
-		{"3 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 3 * time.Second, serve }, 3*time.Second + 100*time.Millisecond, 3, 4},
-		{"9 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 9 * time.Second, serve }, 9*time.Second + 100*time.Millisecond, 3, 9},
-		{"41 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 41 * time.Second, serve }, 120 * time.Second, 3, 60},
+		}, 40*time.Second + 200*time.Millisecond, 3, 200},
+		{"3 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 3 * time.Second, serve }, 3*time.Second + 100*time.Millisecond, 3, 5},
+		{"9 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 9 * time.Second, serve }, 9*time.Second + 100*time.Millisecond, 3, 13},
+		{"41 s to the first line", func(int, time.Duration) (time.Duration, reaction) { return 41 * time.Second, serve }, 115 * time.Second, 3, 95},
 		{"SYN lost: an answer after the back-off", func(_ int, at time.Duration) (time.Duration, reaction) {
 			if at < 10*time.Second { // the guest's network comes up; what was sent before is repeated late
 				return 45*time.Second - at, serve
 			}
 			return 0, serve
-		}, 12500 * time.Millisecond, 3, 12},
+		}, 10800 * time.Millisecond, 3, 15},
 		{"something else answers first", up(5*time.Second, junk), 6 * time.Second, 1, 60},
 		{"a server that hangs after its first line", func(n int, _ time.Duration) (time.Duration, reaction) {
 			if n == 1 {
@@ -103,6 +103,32 @@ func TestDialGuests(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDialPenalties has a server that never gets to its first line and counts
+// as OpenSSH does: a penalty of 1 s for each connection that ends without a
+// login, running off with time, and a source with more than 15 s is refused.
+func TestDialPenalties(t *testing.T) {
+	simulated(t, func(t *testing.T, f *forward, o Options) {
+		f.answer = func(int, time.Duration) (time.Duration, reaction) { return 0, silence }
+		var level, highest time.Duration
+		before := f.begin
+		o.OnFailure = func(int, Stage, error) {
+			level = max(level-time.Since(before), 0) + time.Second
+			highest, before = max(highest, level), time.Now()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		if _, err := Dial(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("err = %v", err)
+		}
+		if highest < time.Second || highest >= 15*time.Second {
+			t.Errorf("penalties of %s, want less than 15 s", highest)
+		}
+		if n := len(f.starts); n > 300 {
+			t.Errorf("%d connections in 10 minutes, want 300 at most", n)
+		}
+	})
 }
 
 func TestDialHostKey(t *testing.T) {

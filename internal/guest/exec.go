@@ -24,7 +24,8 @@ type ExitStatus struct {
 	Code   int    // exit status; -1 when a signal ended the command and the server says so
 	Signal string // name of that signal without SIG, such as KILL
 	// Detached says that something the command left behind still held its
-	// output open, and that waiting for more of it was given up.
+	// output open, and that waiting for more of it was given up; or that the
+	// context ended after the command, with output still on its way.
 	Detached bool
 }
 
@@ -39,10 +40,16 @@ func (s ExitStatus) String() string {
 // A command's output may still be on its way when its status has come, and a
 // process that it left in the background may hold the output open for ever: once
 // the status is there the output ends when nothing came for drainQuiet, and
-// after drainMost in any case.
+// after drainMost in any case. Time in which a writer is blocked does not count:
+// nobody listened to the guest then. That holds for the drainData bytes after
+// the status, which may be older than it: 2 MiB of the channel's window are
+// here and as much for each stream may wait in the server, besides the pipes.
+// What follows is from something else, and a writer slower than that must not
+// keep us for ever.
 const (
 	drainQuiet = 2 * time.Second
 	drainMost  = 30 * time.Second
+	drainData  = 8 << 20
 )
 
 // Run runs a command to its end. There are two kinds of failure: that of the
@@ -56,6 +63,11 @@ const (
 // When ctx ends the command is sent a KILL signal, which most servers ignore:
 // it may live on in the guest. RunScript does better. Stdin is read on until it
 // ends or fails, and that may be after Run has returned.
+//
+// A slow writer slows the command down and loses nothing: Run waits for it, also
+// after the command's end. Only when waiting ends early, with ctx or because of
+// a process left behind, a write under way gets two more seconds (closeMost); one
+// that blocks longer may return after Run, and is the last.
 func (c *Client) Run(ctx context.Context, cmd Command) (ExitStatus, error) {
 	e, err := c.start(ctx, cmd)
 	if err != nil {
@@ -120,7 +132,7 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 		return nil, c.explain(o.err)
 	}
 	e := &execution{
-		client: c, channel: o.channel, output: &output{heard: make(chan struct{}, 1)},
+		client: c, channel: o.channel, output: newOutput(),
 		exited: make(chan struct{}), drain: make(chan struct{}),
 	}
 	go e.requests(o.reqs)
@@ -250,23 +262,48 @@ func (c *Client) waitLost() error {
 // drained waits for the rest of the output of a command that has ended. It
 // tells whether there could have been more.
 func (e *execution) drained(ctx context.Context) (detached bool) {
-	quiet, most := time.NewTimer(e.client.drainQuiet), time.NewTimer(drainMost)
-	defer quiet.Stop()
-	defer most.Stop()
+	begin := time.Now()
+	before := e.output.progress(begin)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		now := time.Now()
+		left := e.patience(now, begin, before)
+		timer.Reset(left)
 		select {
 		case <-e.drain:
 			return false
-		case <-e.output.heard:
-			quiet.Reset(e.client.drainQuiet)
-		case <-quiet.C:
-			return true
-		case <-most.C:
-			return true
+		case <-e.output.moved:
 		case <-ctx.Done():
 			return true
+		case <-timer.C:
+			if left == 0 {
+				return true
+			}
 		}
 	}
+}
+
+// patience is how long to wait for more output at a time after the command's
+// end, at begin, when the output was at before: 0 means no longer.
+func (e *execution) patience(now, begin time.Time, before progress) time.Duration {
+	p := e.output.progress(now)
+	most := drainMost - now.Sub(begin)
+	late := p.bytes-before.bytes > drainData
+	if !late {
+		most += p.blocked - before.blocked
+	}
+	switch {
+	case p.busy && !late:
+		return forever // until the write ends
+	case p.busy:
+		return max(most, 0)
+	}
+	from := begin
+	if p.since.After(begin) {
+		from = p.since
+	}
+	return max(min(most, e.client.drainQuiet-now.Sub(from)), 0)
 }
 
 // kill asks the server to kill the command, without waiting for a connection

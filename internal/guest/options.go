@@ -80,17 +80,24 @@ type timing struct {
 	repeats   int           // how many such answers in a row are final
 	quick     time.Duration // first patience of a quick attempt, and
 	quickMost time.Duration // the longest
+	quickEach int           // quick attempts in vain until their patience doubles
 	slow      time.Duration // first patience of the one that waits, and
 	slowMost  time.Duration // the longest
 	login     time.Duration // first bound of key exchange, login and first command together, and
 	loginMost time.Duration // the longest
 }
 
+// defaultTiming sends a fresh SYN every 0.75 s for half a minute, every 1.5 s for
+// the next one, and then every 2.5 s. A server that is there and just slow to
+// speak counts each attempt as a login never tried: since 9.8 OpenSSH refuses a
+// source when it has 15 s of such penalties, of 1 s each, which run off as fast
+// as the clock. 40 attempts in 30 s, and fewer than one a second later, stay
+// below that.
 func defaultTiming() timing {
 	return timing{
-		hedge: time.Second, most: 3, retry: 120 * time.Millisecond,
+		hedge: 500 * time.Millisecond, most: 3, retry: 120 * time.Millisecond,
 		refused: time.Second, repeats: 5,
-		quick: 2500 * time.Millisecond, quickMost: 5 * time.Second,
+		quick: 1500 * time.Millisecond, quickMost: 5 * time.Second, quickEach: 40,
 		slow: 10 * time.Second, slowMost: time.Minute,
 		login: 15 * time.Second, loginMost: 2 * time.Minute,
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
-// machDisk is a raw copy of the disk with the real GNU Mach, which edit changes.
-func machDisk(t *testing.T, edit func(cfg string) string) string {
+// machDisk is a raw copy of the disk with the real GNU Mach, whose boot
+// configuration edit changes. A kernel takes the place of the disk's own.
+func machDisk(t *testing.T, edit func(cfg string) string, kernel []byte) string {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "mach.img")
 	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", "../../testdata/mach/gnumach-machprobe.qcow2", raw).CombinedOutput(); err != nil {
@@ -50,10 +51,29 @@ func machDisk(t *testing.T, edit func(cfg string) string) string {
 	if err := batch.WriteFile("/boot/grub/grub.cfg", []byte(edit(string(cfg))), ext2.Attr{Mode: 0o644}); err != nil {
 		t.Fatal(err)
 	}
+	if kernel != nil {
+		if err := batch.WriteFile("/boot/gnumach.gz", kernel, ext2.Attr{Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := batch.Commit(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	return raw
+}
+
+// debianKernel is the kernel of Debian's package gnumach-image-1.8-486.
+func debianKernel(t *testing.T) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.Command("../../testdata/mach/fetch-gnumach", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	kernel, err := os.ReadFile(filepath.Join(dir, "gnumach"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel
 }
 
 // TestE2EMachPanic boots the real GNU Mach without a boot module: it panics,
@@ -61,6 +81,15 @@ func machDisk(t *testing.T, edit func(cfg string) string) string {
 // a Hurd is in the way: a profile or a pattern for Linux would not get here.
 func TestE2EMachPanic(t *testing.T) {
 	needGuest(t)
+	for name, kernel := range map[string]func(*testing.T) []byte{
+		"the kernel of the disk":    func(*testing.T) []byte { return nil },
+		"the kernel of this Debian": debianKernel,
+	} {
+		t.Run(name, func(t *testing.T) { machPanic(t, kernel(t)) })
+	}
+}
+
+func machPanic(t *testing.T, kernel []byte) {
 	disk := machDisk(t, func(cfg string) string {
 		var kept []string
 		for line := range strings.Lines(cfg) {
@@ -69,7 +98,7 @@ func TestE2EMachPanic(t *testing.T) {
 			}
 		}
 		return strings.Join(kept, "")
-	})
+	}, kernel)
 	p := start(t, setup{action: true, env: []string{"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true"}})
 	p.stdout.await(t, "No bootstrap code loaded with the kernel!")
 	began := time.Now()
@@ -90,7 +119,7 @@ func TestE2EMachPanic(t *testing.T) {
 // for ever and knows no SSH: boot-timeout ends it, and the log tells how far it got.
 func TestE2EMachWithoutSSH(t *testing.T) {
 	needGuest(t)
-	disk := machDisk(t, func(cfg string) string { return cfg })
+	disk := machDisk(t, func(cfg string) string { return cfg }, nil)
 	p := start(t, setup{action: true, env: []string{
 		"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true", "INPUT_BOOT-TIMEOUT=20s",
 	}})

@@ -77,7 +77,7 @@ func countingQEMU(t *testing.T, dir string) (binary string, starts func() int) {
 		t.Fatal(err)
 	}
 	binary, count := filepath.Join(dir, "qemu"), filepath.Join(dir, "starts")
-	script := "#!/bin/sh\necho start >>" + count + "\ncat >/dev/null\ncat " + answers + "\n"
+	script := "#!/bin/sh\necho start >>" + count + "\ncat " + answers + "\nwhile read -r line; do case $line in *quit*) exit;; esac; done\n"
 	if err := os.WriteFile(binary, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestProbeFailures(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 	binary := filepath.Join(t.TempDir(), "qemu")
-	if err := os.WriteFile(binary, []byte("#!/bin/sh\ncat >/dev/null\necho 'qemu: symbol lookup error' >&2\nexit 127\n"), 0o755); err != nil {
+	if err := os.WriteFile(binary, []byte("#!/bin/sh\necho 'qemu: symbol lookup error' >&2\nexit 127\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	_, err = Probe(deadline(t, 20*time.Second), binary, "")

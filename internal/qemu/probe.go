@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -30,21 +31,54 @@ const questions = `{"execute":"qmp_capabilities"}
 {"id":"kvm","execute":"qom-list-properties","arguments":{"typename":"kvm-accel"}}
 {"id":"run-with","execute":"query-command-line-options","arguments":{"option":"run-with"}}
 {"id":"sandbox","execute":"query-command-line-options","arguments":{"option":"sandbox"}}
-{"execute":"quit"}
 `
+
+// lastAnswer is how the reply to the last question names it, in QEMU's spacing.
+const lastAnswer = `"id": "sandbox"`
+
+// answers keeps what QEMU writes and says when the last reply is there. Only
+// then may QEMU be told to quit: it drops what a full pipe has not taken yet.
+type answers struct {
+	buf  bytes.Buffer
+	last func() error
+	told bool
+}
+
+func (a *answers) Write(p []byte) (int, error) {
+	a.buf.Write(p)
+	if a.told {
+		return len(p), nil
+	}
+	at := bytes.LastIndex(a.buf.Bytes(), []byte(lastAnswer))
+	if at < 0 || !bytes.ContainsRune(a.buf.Bytes()[at:], '\n') {
+		return len(p), nil
+	}
+	a.told = true
+	return len(p), a.last()
+}
 
 // ask starts a QEMU, asks it everything and returns its answers.
 func ask(ctx context.Context, binary string) (*Features, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeTimeout, errors.New("it took too long to answer"))
 	defer cancel()
 	cmd := process.Command(ctx, binary, "-nodefaults", "-no-user-config", "-machine", "none", "-display", "none", "-S", "-qmp", "stdio")
-	cmd.Stdin = strings.NewReader(questions)
-	var stdout bytes.Buffer
-	cmd.Stdout = &stdout
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("asking QEMU what it can do: %w", err)
+	}
+	defer func() { _ = errors.Join(r.Close(), w.Close()) }() // nothing is left in it
+	if _, err := w.WriteString(questions); err != nil {      // they fit into a pipe
+		return nil, fmt.Errorf("asking QEMU what it can do: %w", err)
+	}
+	stdout := &answers{last: func() error {
+		_, err := w.WriteString(`{"execute":"quit"}` + "\n")
+		return err
+	}}
+	cmd.Stdin, cmd.Stdout = r, stdout
 	if err := process.Run(ctx, cmd); err != nil {
 		return nil, fmt.Errorf("asking QEMU what it can do: %w", err)
 	}
-	f, err := parseAnswers(&stdout)
+	f, err := parseAnswers(&stdout.buf)
 	if err != nil {
 		return nil, fmt.Errorf("asking %s what it can do: %w", binary, err)
 	}

@@ -126,8 +126,7 @@ func (r *run) spec(overlay string) qemu.Spec {
 		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel, Forwards: []int{r.config.SSHPort},
 		NoSandbox: !r.features.Sandbox,
 		Disks: []qemu.Disk{{
-			Image: qemu.Image{Path: overlay, Format: "qcow2"},
-			Base:  &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)},
+			Image: qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}},
 		}},
 	}
 	if r.seed != "" {

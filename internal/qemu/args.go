@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // Args is QEMU's command line without the program's name. It depends on
@@ -50,6 +52,10 @@ func (s Spec) machineArgs(a *args) {
 	if kind := machineKind(s.Machine); kind == kindPC || kind == kindQ35 {
 		machine += ",hpet=" + onOff(s.HPET)
 	}
+	if s.RAM != nil {
+		machine += ",memory-backend=" + ramID
+		s.RAM.args(a, s.Memory)
+	}
 	a.add("-machine", machine+",dump-guest-core=off")
 	switch {
 	case s.Accel == AccelKVM && s.KVMFD != 0:
@@ -61,6 +67,17 @@ func (s Spec) machineArgs(a *args) {
 	a.add("-cpu", s.CPUModel)
 	a.add("-smp", strconv.Itoa(s.CPUs))
 	a.add("-m", strconv.FormatInt(s.Memory.MiB(), 10)+"M")
+}
+
+// ramID names the guest's memory, in the stream of a saved machine as well.
+const ramID = "ram"
+
+func (r RAM) args(a *args, size units.Bytes) {
+	backend := fmt.Sprintf("memory-backend-file,id=%s,size=%dM,mem-path=%s,share=%s", ramID, size.MiB(), descriptorPath(r.FD), onOff(r.Shared))
+	if r.ReadOnly {
+		backend += ",readonly=on,rom=off" // rom: the guest may write, to pages of its own
+	}
+	a.add("-object", backend)
 }
 
 // confinementArgs take away what QEMU does not need. A QEMU that is to change

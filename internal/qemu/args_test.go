@@ -11,7 +11,7 @@ import (
 
 // overlaid is the disk of every run: a throwaway overlay on a prepared base.
 func overlaid(fd int) Disk {
-	return Disk{Image: Image{Format: "qcow2", FD: fd}, Base: &Image{Format: "raw", FD: fd + 1}}
+	return Disk{Image: Image{Format: "qcow2", FD: fd, Base: &Image{Format: "raw", FD: fd + 1}}}
 }
 
 // lines writes a command line as a golden file has it: an option per line.
@@ -61,6 +61,10 @@ func TestArgs(t *testing.T) {
 		"multiboot": {Hardware: plan(hurdKernel, Overrides{Memory: 64 * units.MiB}), Accel: AccelTCG, Kernel: Blob{FD: 6}, Initrd: Blob{FD: 7}, Append: "console=com0", Extra: []string{"-d", "guest_errors"}},
 		"kvm-descriptor": {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, KVMFD: 9, Isolated: true, Forwards: []int{22, 80},
 			Incoming: "defer", Paused: true},
+		"saved": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, Shared: true}, Disks: []Disk{overlaid(6)}}),
+		"restored": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, ReadOnly: true}, Incoming: "defer", Disks: []Disk{
+			{Image: Image{Format: "qcow2", FD: 8, Base: &Image{Format: "qcow2", FD: 6, Base: &Image{Format: "raw", FD: 7}}}},
+		}}),
 		"runas":    {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: Nobody()}},
 		"run-with": {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: User{1000, 100}, RunWith: true}},
 		"probe":    {Name: "a,b", Hardware: Hardware{Machine: "microvm", CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB}, Accel: AccelTCG, Firmware: Blob{FD: 3}, DebugExit: true, NoSandbox: true},
@@ -87,7 +91,7 @@ func TestNoPathsInArgs(t *testing.T) {
 	spec := Spec{
 		Hardware: Plan(hurd64, Overrides{}, recorded(t, "7.2")), Accel: AccelTCG,
 		Kernel: Blob{Path: "/secret/kernel"}, Firmware: Blob{Path: "/secret/bios"},
-		Disks: []Disk{{Image: Image{Path: "/secret/overlay", Format: "qcow2"}, Base: &Image{Path: "/secret/base", Format: "raw"}}},
+		Disks: []Disk{{Image: Image{Path: "/secret/overlay", Format: "qcow2", Base: &Image{Path: "/secret/base", Format: "raw"}}}},
 	}
 	if args := strings.Join(spec.Args(), " "); strings.Contains(args, "secret") {
 		t.Errorf("the command line names a path: %s", args)

@@ -100,14 +100,7 @@ func builtinPlace(kind string, n int) string {
 }
 
 func (p placedDisk) args(a *args) {
-	if p.Base != nil {
-		p.Base.args(a, p.id+"-base", imageUse{readOnly: true})
-	}
-	use := imageUse{readOnly: p.ReadOnly, unsafe: !p.Durable && !p.ReadOnly}
-	if p.Base != nil {
-		use.backing = p.id + "-base"
-	}
-	p.Image.args(a, p.id, use)
+	p.Image.args(a, p.id, imageUse{readOnly: p.ReadOnly, unsafe: !p.Durable && !p.ReadOnly})
 	if p.controller != "" {
 		a.add("-device", p.controller)
 	}
@@ -116,13 +109,16 @@ func (p placedDisk) args(a *args) {
 
 type imageUse struct {
 	readOnly, unsafe bool
-	backing          string // the node below, "" for none
 }
 
-// args adds the two nodes of an image: the open file, and its format. The
-// format layer is told its backing file, or that it has none: a path in an
-// image's header is never followed.
+// args adds the nodes of what lies below an image, and its own two: the open
+// file, and its format. The format layer is told its backing file, or that it
+// has none: a path in an image's header is never followed.
 func (i Image) args(a *args, node string, use imageUse) {
+	below := node + "-base"
+	if i.Base != nil {
+		i.Base.args(a, below, imageUse{readOnly: true})
+	}
 	cache := map[string]any{"direct": false, "no-flush": use.unsafe}
 	a.addFD(i.FD)
 	a.add("-blockdev", encode(map[string]any{
@@ -134,8 +130,8 @@ func (i Image) args(a *args, node string, use imageUse) {
 		"read-only": use.readOnly, "cache": cache, "discard": "unmap",
 	}
 	switch {
-	case use.backing != "":
-		format["backing"] = use.backing
+	case i.Base != nil:
+		format["backing"] = below
 	case i.Format == "qcow2" || i.Format == "qed":
 		format["backing"] = nil
 	}

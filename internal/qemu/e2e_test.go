@@ -374,7 +374,7 @@ func TestE2EMach(t *testing.T) {
 				t.Fatalf("qemu-img: %v\n%s", err, out)
 			}
 			spec.Hardware = Plan(hurdKernel, Overrides{DiskBus: tc.bus, Memory: 256 << 20}, options.Features)
-			spec.Disks = []Disk{{Image: Image{Path: overlay, Format: "qcow2"}, Base: &Image{Path: *machFlag, Format: "qcow2"}}}
+			spec.Disks = []Disk{{Image: Image{Path: overlay, Format: "qcow2", Base: &Image{Path: *machFlag, Format: "qcow2"}}}}
 			m := startReal(t, spec, options)
 			waitFor(t, m, tc.device, 120*time.Second)
 			waitFor(t, m, "PROBE READY", 20*time.Second)

@@ -26,20 +26,25 @@ func Probe(ctx context.Context, binary, cacheDir string) (*Features, error) {
 	}
 	path := cachePath(cacheDir, "qemu-features.json")
 	var kept struct {
+		Format   int       `json:"format"`
 		Binary   identity  `json:"binary"`
 		Features *Features `json:"features"`
 	}
-	if readCache(path, &kept) == nil && kept.Binary == id && kept.Features != nil && len(kept.Features.Machines) > 0 {
+	if readCache(path, &kept) == nil && kept.Format == featuresFormat && kept.Binary == id && kept.Features != nil && len(kept.Features.Machines) > 0 {
 		return kept.Features, nil
 	}
 	f, err := ask(ctx, id.Path)
 	if err != nil {
 		return nil, err
 	}
-	kept.Binary, kept.Features = id, f
+	kept.Format, kept.Binary, kept.Features = featuresFormat, id, f
 	_ = writeCache(path, kept) // the next run asks again
 	return f, nil
 }
+
+// featuresFormat changes with the questions: what an earlier version of this
+// program kept lacks the answers to new ones.
+const featuresFormat = 2
 
 // identity tells one build of a program from another.
 type identity struct {

@@ -54,6 +54,13 @@ func (s Spec) inherit(i *inheritance) (Spec, error) {
 		disks[n] = opened
 	}
 	s.Disks = disks
+	if s.RAM != nil {
+		ram := *s.RAM
+		if err := ram.inherit(i); err != nil {
+			return s, fmt.Errorf("opening the guest's memory: %w", err)
+		}
+		s.RAM = &ram
+	}
 	for _, b := range []struct {
 		what string
 		blob *Blob
@@ -65,25 +72,38 @@ func (s Spec) inherit(i *inheritance) (Spec, error) {
 	return s, nil
 }
 
+func (r *RAM) inherit(i *inheritance) error {
+	if r.FD != 0 {
+		return nil
+	}
+	flags := os.O_RDWR
+	if r.ReadOnly {
+		flags = os.O_RDONLY
+	}
+	file, err := os.OpenFile(r.Path, flags, 0)
+	if err != nil {
+		return err
+	}
+	r.FD = i.add(file)
+	return nil
+}
+
 func (d Disk) inherit(i *inheritance) (Disk, error) {
 	flags := os.O_RDWR
 	if d.ReadOnly || d.CDROM {
 		flags = os.O_RDONLY
 	}
-	if err := d.Image.inherit(i, flags); err != nil {
-		return d, err
-	}
-	if d.Base != nil {
-		base := *d.Base
-		if err := base.inherit(i, os.O_RDONLY); err != nil {
-			return d, err
-		}
-		d.Base = &base
-	}
-	return d, nil
+	return d, d.Image.inherit(i, flags)
 }
 
 func (m *Image) inherit(i *inheritance, flags int) error {
+	if m.Base != nil {
+		base := *m.Base
+		if err := base.inherit(i, os.O_RDONLY); err != nil {
+			return err
+		}
+		m.Base = &base
+	}
 	if m.FD != 0 {
 		return nil
 	}

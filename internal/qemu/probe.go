@@ -29,6 +29,7 @@ const questions = `{"execute":"qmp_capabilities"}
 {"id":"cpus","execute":"query-cpu-definitions"}
 {"id":"accels","execute":"qom-list-types","arguments":{"implements":"accel"}}
 {"id":"kvm","execute":"qom-list-properties","arguments":{"typename":"kvm-accel"}}
+{"id":"ram","execute":"qom-list-properties","arguments":{"typename":"memory-backend-file"}}
 {"id":"run-with","execute":"query-command-line-options","arguments":{"option":"run-with"}}
 {"id":"sandbox","execute":"query-command-line-options","arguments":{"option":"sandbox"}}
 `
@@ -106,11 +107,11 @@ func parseAnswers(r io.Reader) (*Features, error) {
 		MachineType
 		CPU string `json:"default-cpu-type"`
 	}
-	var devices, cpus, accels, kvm []named
+	var devices, cpus, accels, kvm, ram []named
 	var runWith, sandbox []option
 	for id, to := range map[string]any{
 		"version": &version, "machines": &machines, "devices": &devices, "cpus": &cpus, "accels": &accels,
-		"kvm": &kvm, "run-with": &runWith, "sandbox": &sandbox,
+		"kvm": &kvm, "ram": &ram, "run-with": &runWith, "sandbox": &sandbox,
 	} {
 		if reply := replies[id]; reply != nil { // else QEMU refused: it has no such thing
 			if err := json.Unmarshal(reply, to); err != nil {
@@ -125,8 +126,9 @@ func parseAnswers(r io.Reader) (*Features, error) {
 		Version: version.String(), Package: version.Package,
 		Devices: sortedNames(devices), CPUModels: sortedNames(cpus),
 		TCG: slices.Contains(accels, named{"tcg-accel"}), KVM: slices.Contains(accels, named{"kvm-accel"}),
-		KVMDevice: slices.Contains(kvm, named{"device"}),
-		RunWith:   hasParameter(runWith, "user"), Sandbox: hasParameter(sandbox, "spawn"),
+		KVMDevice:  slices.Contains(kvm, named{"device"}),
+		PrivateRAM: slices.Contains(ram, named{"rom"}),
+		RunWith:    hasParameter(runWith, "user"), Sandbox: hasParameter(sandbox, "spawn"),
 	}
 	for _, m := range machines {
 		f.Machines = append(f.Machines, m.MachineType)

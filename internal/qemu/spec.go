@@ -42,6 +42,7 @@ type Spec struct {
 	Initrd   Blob   // with Kernel only; multiboot: the modules
 	Append   string // the kernel's command line
 	Firmware Blob   // instead of SeaBIOS
+	RAM      *RAM   // nil: anonymous memory
 
 	Forwards []int  // guest TCP ports to forward from free ports of 127.0.0.1
 	Isolated bool   // the guest reaches nothing but what is forwarded to it
@@ -66,8 +67,7 @@ type Drop struct {
 
 // Disk is one drive of the guest.
 type Disk struct {
-	Image    Image  // what the guest reads, and writes unless ReadOnly
-	Base     *Image // what lies below a qcow2 Image; never written
+	Image    Image // what the guest reads, and writes unless ReadOnly
 	ReadOnly bool
 	CDROM    bool // an optical drive, on the machine's own controller whatever the bus of the disks is; implies ReadOnly
 	Durable  bool // honour the guest's flushes; otherwise a host crash may lose anything, which a throwaway overlay does not mind
@@ -78,6 +78,24 @@ type Image struct {
 	Path   string // opened by Start and passed on, when FD is 0; QEMU never opens a path of ours
 	Format string // "raw", "qcow2", "vmdk", "vdi", ...; never guessed
 	FD     int    // the descriptor in QEMU, opened read-write if it is to be written, else read-only
+	Base   *Image // what lies below a qcow2 image; never written
+}
+
+// RAM is a file that holds the guest's memory, so that a machine can be saved
+// without copying what it holds, and loaded without reading it. It is as large
+// as the memory, with holes where the guest has written nothing.
+type RAM struct {
+	Path string // opened by Start and passed on, when FD is 0; the file's mode must let QEMU's user in
+	FD   int    // the descriptor in QEMU, which opens it once more through /proc
+
+	// Shared lets the guest's writes go to the file, as a machine that is to be
+	// saved needs it. Otherwise they stay private to this QEMU, and any number
+	// of machines can start from one file.
+	Shared bool
+
+	// ReadOnly opens the file for reading only, where the guest's writes are
+	// private: QEMU 8.2 and later (Features.PrivateRAM).
+	ReadOnly bool
 }
 
 // Blob is a file that QEMU reads once at its start. Start copies it into

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 )
 
-// cleanupBudget bounds all cleaning up together. The runner sends SIGINT, 7.5 s
-// later SIGTERM, and kills 2.5 s after that (actions/runner, ProcessInvoker.cs).
-const cleanupBudget = 6500 * time.Millisecond
+// cleanupBudget bounds all cleaning up together of a run that nobody interrupts.
+const cleanupBudget = endBudget
 
 // cleanup undoes what a run began, the latest first.
 type cleanup struct {
@@ -28,10 +26,8 @@ func (c *cleanup) push(name string, undo func(context.Context) error) {
 }
 
 // run undoes everything, even when a step fails or panics, and joins the errors.
-// The context keeps ctx's values but not its end.
+// The context is that of the end of the run, see ending.
 func (c *cleanup) run(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
-	defer cancel()
 	var errs []error
 	for len(c.steps) > 0 {
 		last := c.steps[len(c.steps)-1]

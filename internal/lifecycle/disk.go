@@ -100,9 +100,12 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 // prepareKey stands for all that the edits depend on beside the image.
 func (r *run) prepareKey() string {
 	c := r.config
-	return fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s",
-		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot)
+	return fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s root=%d",
+		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot, c.RootPartition)
 }
+
+// hints say where to look for the root file system.
+func (r *run) hints() provision.Hints { return provision.Hints{Partition: r.config.RootPartition} }
 
 // renamed is an error about a copy of the image, whose path says nothing to a user.
 type renamed struct {
@@ -117,7 +120,7 @@ func (e renamed) Unwrap() error { return e.error }
 // how to log in, and edits the copy.
 func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 	var m manifest
-	g, err := provision.Inspect(ctx, raw, provision.Hints{})
+	g, err := provision.Inspect(ctx, raw, r.hints())
 	if err == nil {
 		m.Guest = &g
 	} else {
@@ -136,7 +139,7 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		return m, nil
 	}
 	p, err := provision.Prepare(ctx, raw, provision.Options{
-		User: r.config.SSHUser, Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
+		User: r.config.SSHUser, Hints: r.hints(), Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
 	})
 	if err != nil {
 		err = renamed{err, strings.ReplaceAll(err.Error(), raw, "the image")}

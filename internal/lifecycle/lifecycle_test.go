@@ -106,14 +106,10 @@ func TestCleanup(t *testing.T) {
 		if ctx.Err() != nil || ctx.Value(key{}) != "value" {
 			t.Error("the context has ended, or lost its values")
 		}
-		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > cleanupBudget {
-			t.Errorf("deadline %v, %v", deadline, ok)
-		}
 		panic("third")
 	})
 	step("fourth", nil)
-	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
-	cancel()
+	ctx := context.WithValue(t.Context(), key{}, "value")
 	err := c.run(ctx)
 	if diff := cmp.Diff([]string{"fourth", "second", "first"}, order); diff != "" {
 		t.Error(diff)

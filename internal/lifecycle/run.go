@@ -55,6 +55,7 @@ type Result struct {
 	ImageDigest string
 	SerialLog   string // relative to the workspace; empty: there is none
 	QEMULog     string
+	Phases      []Phase // in order
 }
 
 // run is the state of the one pass: what its steps found and made so far.
@@ -84,6 +85,7 @@ type run struct {
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
 	overlayPath  string      // of the machine that runs
+	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had
 	client       *guest.Client
@@ -97,7 +99,10 @@ const patience = time.Second
 // cause of that end should be an Interrupt.
 func Run(ctx context.Context, req Request) Result {
 	r := &run{Request: req, qemuTail: &process.Tail{Limit: 8 << 10}}
-	defer context.AfterFunc(ctx, func() { req.Log.Hurry(patience) })()
+	defer context.AfterFunc(ctx, func() {
+		r.ending.interrupted(time.Now())
+		req.Log.Hurry(patience)
+	})()
 	err := guarded(ctx, r.pass)
 	if cause := context.Cause(ctx); cause != nil && err != nil {
 		err = fail(Internal, "The run was given up", cause)
@@ -107,7 +112,9 @@ func Run(ctx context.Context, req Request) Result {
 	}
 	r.conclude(err)
 	r.report(err)
-	if err := r.cleanup.run(ctx); err != nil {
+	last, stop := r.ending.context(ctx, cleanupBudget, 0)
+	defer stop()
+	if err := r.cleanup.run(last); err != nil {
 		r.Log.Annotate(actions.Warning, "Cleaning up was not complete", err.Error())
 	}
 	return r.result
@@ -130,23 +137,14 @@ func (r *run) pass(ctx context.Context) error {
 		return err
 	}
 	for _, s := range steps {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		end := r.Log.Group(s.title)
-		note, err := s.do(ctx)
-		end(note)
-		if err != nil {
+		if err := r.step(ctx, s.title, s.do); err != nil {
 			return err
 		}
 	}
 	if err := r.runScript(ctx); err != nil || r.config.ImageOutput == "" || r.result.Kind != Success {
 		return err
 	}
-	end := r.Log.Group("Export")
-	note, err := r.export(ctx)
-	end(note)
-	return err
+	return r.step(ctx, "Export", r.export)
 }
 
 // readInputs validates everything that can be validated before anything is

@@ -1,0 +1,65 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// endBudget is from an interrupt to the end of the run, all that comes back
+// from the guest and all cleaning up included. The runner sends SIGINT, 7.5 s
+// later SIGTERM, and kills 2.5 s after that (actions/runner, ProcessInvoker.cs).
+const endBudget = 6500 * time.Millisecond
+
+// stopReserve is what of it is kept for ending QEMU and removing what is left.
+const stopReserve = 1200 * time.Millisecond
+
+// ending knows when a run was interrupted.
+type ending struct {
+	mu sync.Mutex
+	at time.Time // of the interrupt; zero: there was none
+}
+
+// interrupted remembers the time of the interrupt; only the first counts.
+func (e *ending) interrupted(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.at.IsZero() {
+		e.at = now
+	}
+}
+
+// deadline is when an interrupted run must have ended.
+func (e *ending) deadline() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.at.IsZero() {
+		return time.Now().Add(endBudget) // it is being interrupted now
+	}
+	return e.at.Add(endBudget)
+}
+
+// budgetError is why something at the end of an interrupted run was given up.
+type budgetError struct{}
+
+func (budgetError) Error() string {
+	return fmt.Sprintf("the run was interrupted, and the %s that the runner leaves were over", endBudget)
+}
+
+// context is for what is done at the end of a run whose own context may have
+// ended. It is bounded by limit, and from an interrupt on, be it now or later,
+// by what remains of the budget when reserve is kept for what comes after.
+func (e *ending) context(ctx context.Context, limit, reserve time.Duration) (context.Context, context.CancelFunc) {
+	limited, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("it took longer than %s", limit))
+	out, cancel := context.WithCancelCause(limited)
+	release := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(time.Until(e.deadline().Add(-reserve)), func() { cancel(budgetError{}) })
+		context.AfterFunc(out, func() { timer.Stop() })
+	})
+	return out, func() {
+		release()
+		cancel(nil)
+		stop()
+	}
+}

@@ -22,9 +22,20 @@ import (
 type Config struct {
 	Script           string        // never empty
 	Shell            string        // template with {0}; empty: bash, or sh where bash is missing
-	WorkingDirectory string        // absolute path in the guest; empty: home
+	WorkingDirectory string        // absolute, or relative to the workspace; empty: the workspace, or home where there is none
+	User             string        // empty: SSHUser
+	Env              string        // as written; package environment parses it
 	Timeout          time.Duration // 0: none
 	IdleTimeout      time.Duration // 0: none
+
+	Sync          string      // auto, disk, tar or none
+	SyncInclude   string      // patterns as written; package workspace parses them
+	SyncExclude   string      // as SyncInclude
+	WorkspaceSize units.Bytes // a multiple of 4096, the block size of the drive's file system
+	CopyBack      string      // changed, mirror, all, none, or globs
+	ArtifactName  string      // empty: no artifact
+	ArtifactPath  string      // globs as written; empty: only the logs
+	RetentionDays int
 
 	Image string        // as written; package image parses it
 	Arch  platform.Arch // empty: from the image
@@ -36,6 +47,7 @@ type Config struct {
 	CacheDir                 string      // empty: the user's
 	DiskSize                 units.Bytes // 0: as the image is
 	ImageOutput              string      // path in the workspace; empty: none
+	RootPartition            int         // 0: found by looking
 	AptSnapshot              string      // as 20260314T000000Z; empty: none
 	Token                    string      // secret
 
@@ -67,6 +79,14 @@ const (
 	maxCPUs     = 64
 	maxAttempts = 10
 	maxDuration = 7 * 24 * time.Hour
+
+	maxRetention = 90 // days, the artifact service's own
+	maxPartition = 128
+
+	// The smallest leaves room for the file system itself; the largest is what
+	// ext2 holds with blocks of 4 KiB and block numbers that a Hurd reads as signed.
+	minWorkspace = 16 * units.MiB
+	maxWorkspace = 1 * units.TiB
 )
 
 // Files reads files that inputs name. It is os.ReadFile outside tests.
@@ -86,6 +106,16 @@ func Parse(in Inputs, read Files) (Config, error) {
 		WorkingDirectory: p.directory(),
 		Timeout:          p.duration("timeout", in.Timeout),
 		IdleTimeout:      p.duration("idle-timeout", in.IdleTimeout),
+		User:             p.user("user", in.User),
+		Env:              in.Env,
+		Sync:             in.Sync,
+		SyncInclude:      in.SyncInclude,
+		SyncExclude:      in.SyncExclude,
+		WorkspaceSize:    p.workspaceSize(),
+		CopyBack:         strings.TrimSpace(in.CopyBack),
+		ArtifactName:     p.artifactName(),
+		ArtifactPath:     in.ArtifactPath,
+		RetentionDays:    p.number("retention-days", in.RetentionDays, maxRetention),
 		Image:            p.image(),
 		Arch:             platform.Arch(in.Arch),
 		ImageSHA256:      strings.ToLower(strings.TrimSpace(in.ImageSHA256)),
@@ -97,6 +127,7 @@ func Parse(in Inputs, read Files) (Config, error) {
 		CacheDir:         in.CacheDir,
 		DiskSize:         p.diskSize(),
 		ImageOutput:      p.imageOutput(),
+		RootPartition:    p.rootPartition(),
 		AptSnapshot:      p.aptSnapshot(),
 		Token:            in.Token,
 		Memory:           p.memory(),
@@ -109,7 +140,7 @@ func Parse(in Inputs, read Files) (Config, error) {
 		Provision:        in.Provision,
 		UserData:         p.textOrFile("user-data", in.UserData),
 		MetaData:         p.textOrFile("meta-data", in.MetaData),
-		SSHUser:          p.user(),
+		SSHUser:          p.user("ssh-user", in.SSHUser),
 		SSHPort:          p.number("ssh-port", in.SSHPort, math.MaxUint16),
 		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
 		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),
@@ -201,11 +232,41 @@ func (p *parser) directory() string {
 	if d == "" {
 		return ""
 	}
-	if !strings.HasPrefix(d, "/") || strings.ContainsAny(d, "\n\x00") {
-		p.add("working-directory", d, "is not an absolute path in the guest", "write a path such as /root/src")
+	clean := path.Clean(d)
+	if strings.ContainsAny(d, "\n\x00") || clean == ".." || strings.HasPrefix(clean, "../") {
+		p.add("working-directory", d, "is neither a path in the workspace nor an absolute one in the guest", "write a path such as src or /root/src")
 		return ""
 	}
-	return path.Clean(d)
+	return clean
+}
+
+func (p *parser) workspaceSize() units.Bytes {
+	b, err := units.ParseBytes(p.in.WorkspaceSize)
+	if err != nil || b%units.MiB != 0 || b < minWorkspace || b > maxWorkspace {
+		p.add("workspace-size", p.in.WorkspaceSize, "is not a size that the drive can have", "write a size of whole MiB from 16M to 1T, such as 8G; only what is written to it takes room")
+	}
+	return b
+}
+
+// artifactRefused is what the service refuses in a name (actions/upload-artifact, README).
+const artifactRefused = "\":<>|*?\r\n\\/\x00"
+
+func (p *parser) artifactName() string {
+	name := strings.TrimSpace(p.in.ArtifactName)
+	if strings.ContainsAny(name, artifactRefused) || len(name) > 255 {
+		p.add("artifact-name", name, "is not a name for an artifact", `leave out " : < > | * ? \ / and line ends, and keep it under 256 bytes`)
+	}
+	if name == "" && strings.TrimSpace(p.in.ArtifactPath) != "" {
+		p.add("artifact-path", p.in.ArtifactPath, "is given without artifact-name", "name the artifact as well")
+	}
+	return name
+}
+
+func (p *parser) rootPartition() int {
+	if p.in.RootPartition == "" {
+		return 0
+	}
+	return p.number("root-partition", p.in.RootPartition, maxPartition)
 }
 
 func (p *parser) duration(input, text string) time.Duration {
@@ -314,9 +375,9 @@ func (p *parser) cpuModel() string {
 // into a console or a path safely either.
 var userName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 
-func (p *parser) user() string {
-	if !userName.MatchString(p.in.SSHUser) {
-		p.add("ssh-user", p.in.SSHUser, "is not a user name", "write letters, digits, dot, hyphen and underscore, beginning with a letter")
+func (p *parser) user(input, name string) string {
+	if !userName.MatchString(name) && (name != "" || input == "ssh-user") {
+		p.add(input, name, "is not a user name", "write letters, digits, dot, hyphen and underscore, beginning with a letter")
 	}
-	return p.in.SSHUser
+	return name
 }

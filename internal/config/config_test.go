@@ -55,6 +55,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Script: "uname -a", Image: "debian", Memory: 2 * units.GiB, CPUs: 1, Accel: "auto",
 		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2, ImageVerify: "published",
+		Sync: "auto", WorkspaceSize: 4 * units.GiB, CopyBack: "changed", RetentionDays: 7,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -74,6 +75,17 @@ func effects(t *testing.T) map[string]struct {
 		"run":               {"echo hi", func(c Config) bool { return c.Script == "echo hi" }},
 		"shell":             {"sh -x {0}", func(c Config) bool { return c.Shell == "sh -x {0}" }},
 		"working-directory": {"/tmp/x/../y", func(c Config) bool { return c.WorkingDirectory == "/tmp/y" }},
+		"user":              {"demo", func(c Config) bool { return c.User == "demo" }},
+		"env":               {"CC=gcc", func(c Config) bool { return c.Env == "CC=gcc" }},
+		"sync":              {"tar", func(c Config) bool { return c.Sync == "tar" }},
+		"sync-include":      {"src/", func(c Config) bool { return c.SyncInclude == "src/" }},
+		"sync-exclude":      {"*.o", func(c Config) bool { return c.SyncExclude == "*.o" }},
+		"workspace-size":    {"8G", func(c Config) bool { return c.WorkspaceSize == 8*units.GiB }},
+		"copy-back":         {"*.log\nout/**\n", func(c Config) bool { return c.CopyBack == "*.log\nout/**" }},
+		"artifact-name":     {"logs", func(c Config) bool { return c.ArtifactName == "logs" }},
+		"artifact-path":     {"out/**", func(c Config) bool { return c.ArtifactPath == "out/**" }},
+		"retention-days":    {"30", func(c Config) bool { return c.RetentionDays == 30 }},
+		"root-partition":    {"5", func(c Config) bool { return c.RootPartition == 5 }},
 		"timeout":           {"90s", func(c Config) bool { return c.Timeout == 90*time.Second }},
 		"idle-timeout":      {"10m", func(c Config) bool { return c.IdleTimeout == 10*time.Minute }},
 		"image":             {"selftest", func(c Config) bool { return c.Image == "selftest" }},
@@ -124,6 +136,9 @@ func TestEveryInputIsHeard(t *testing.T) {
 			t.Errorf("%s: the default already looks like %q (%v)", f.Name, effect.value, err)
 		}
 		env := []string{"INPUT_RUN=uname", f.EnvName() + "=" + effect.value}
+		if f.Name == "artifact-path" {
+			env = append(env, "INPUT_ARTIFACT-NAME=x")
+		}
 		if f.Name == "ssh-host-key" {
 			env = append(env, "INPUT_PROVISION=none", "INPUT_SSH-PRIVATE-KEY="+table["ssh-private-key"].value)
 		}
@@ -140,11 +155,12 @@ func TestEveryInputIsHeard(t *testing.T) {
 func TestAllProblemsAtOnce(t *testing.T) {
 	locked, _ := testKey(t, "secret")
 	in := Inputs{
-		Run: " \n", Shell: "{0} {0}", WorkingDirectory: "src", Timeout: "ten", IdleTimeout: "-3s",
+		Run: " \n", Shell: "{0} {0}", WorkingDirectory: "../src", Timeout: "ten", IdleTimeout: "-3s",
 		Image: "", Arch: "arm64", Memory: "lots", CPUs: "0", Accel: "kmv", Machine: "pc,accel=kvm",
 		CPUModel: "a b", DiskBus: "a;b", NIC: "x,y", Provision: "magic", UserData: "missing-file",
 		SSHUser: "Mallory; rm", SSHPort: "70000", SSHPrivateKey: locked, SSHHostKey: "not a key",
 		BootTimeout: "1000h", BootAttempts: "11",
+		User: "no such name", Sync: "magic", WorkspaceSize: "1", ArtifactName: "a/b", RetentionDays: "91", RootPartition: "none",
 		ImageVerify: "maybe", DiskSize: "big", ImageOutput: "../x", AptSnapshot: "yesterday",
 	}
 	_, err := Parse(in, func(string) ([]byte, error) { return nil, os.ErrNotExist })
@@ -159,6 +175,8 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	for _, f := range Fields() {
 		p := byInput[f.Name]
 		switch f.Name {
+		case "env", "sync-include", "sync-exclude", "copy-back", "artifact-path":
+			continue // the packages that read them check them
 		case "meta-data", "cache-dir", "token", "image-sha256", "image-sha512", "image-signature", "image-key", "image-mirror":
 			continue // any text is good, or package image checks it
 		}
@@ -208,6 +226,10 @@ func TestProblems(t *testing.T) {
 		{"memory of nearly nothing", func(in *Inputs) { in.Memory = "16M" }, "too little"},
 		{"memory of everything", func(in *Inputs) { in.Memory = "2T" }, "too much"},
 		{"a NUL in the script", func(in *Inputs) { in.Run = "a\x00b" }, "NUL"},
+		{"a directory in the workspace", func(in *Inputs) { in.WorkingDirectory = "a/../src" }, ""},
+		{"a directory above the workspace", func(in *Inputs) { in.WorkingDirectory = "a/../../src" }, "neither a path in the workspace"},
+		{"files for no artifact", func(in *Inputs) { in.ArtifactPath = "*.log" }, "name the artifact as well"},
+		{"a drive of nearly nothing", func(in *Inputs) { in.WorkspaceSize = "15M" }, "from 16M to 1T"},
 		{"a zero timeout", func(in *Inputs) { in.Timeout = "0s" }, "not longer than nothing"},
 		{"a long value", func(in *Inputs) { in.CPUs = strings.Repeat("9", 200) }, `9"...`},
 		{"a value of two lines", func(in *Inputs) { in.NIC = "one\ntwo" }, `nic: "one"...`},

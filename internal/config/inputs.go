@@ -16,9 +16,20 @@ type Inputs struct {
 	Run   string `name:"run" group:"Script" placeholder:"SCRIPT" help:"Script to run in the guest. It is a file there, so a command that reads standard input does not swallow the rest."`
 	Shell string `name:"shell" group:"Script" placeholder:"TEMPLATE" help:"Command that runs the script; {0} stands for its path. Default: bash -eo pipefail {0}, or sh -e {0} where the guest has no bash."`
 
-	WorkingDirectory string `name:"working-directory" group:"Script" placeholder:"DIR" help:"Directory in the guest in which the script runs. Default: the home directory of the user."`
+	WorkingDirectory string `name:"working-directory" group:"Script" placeholder:"DIR" help:"Directory in which the script runs: relative to the workspace, or an absolute path in the guest. Default: the workspace, or the user's home where sync is none."`
+	User             string `name:"user" group:"Script" placeholder:"NAME" help:"User who runs the script; made where the guest has none of that name. Default: ssh-user."`
+	Env              string `name:"env" group:"Script" placeholder:"LINES" help:"Environment of the script, one KEY=VALUE per line; KEY alone passes on the variable of this step. GITHUB_*, RUNNER_* and CI are there in any case; PATH and HOME are the guest's own."`
 	Timeout          string `name:"timeout" group:"Script" placeholder:"DURATION" help:"Wall-clock limit of the script, such as 90s or 10m; then it is killed in the guest and the result is timeout. Default: none."`
 	IdleTimeout      string `name:"idle-timeout" group:"Script" placeholder:"DURATION" help:"Like timeout, but for a script that has printed nothing for this long. Default: none."`
+
+	Sync          string `name:"sync" group:"Workspace" default:"auto" placeholder:"MODE" allowed:"auto,disk,tar,none" help:"How the workspace gets to /github/workspace in the guest: disk (a second drive that the guest uses in place), tar (a stream over SSH), none, or auto, the first that works."`
+	SyncInclude   string `name:"sync-include" group:"Workspace" placeholder:"PATTERNS" help:"Patterns, one per line and written as in .gitignore, of the only files to take along. Default: all files."`
+	SyncExclude   string `name:"sync-exclude" group:"Workspace" placeholder:"PATTERNS" help:"Patterns of files to leave behind, one per line and written as in .gitignore."`
+	WorkspaceSize string `name:"workspace-size" group:"Workspace" default:"4G" placeholder:"SIZE" help:"Size of the workspace's drive in the guest. It takes no more room on the host than what is written to it."`
+	CopyBack      string `name:"copy-back" group:"Workspace" default:"changed" placeholder:"WHAT" help:"What comes back into the workspace, also when the script has failed or the guest was lost: changed (new and changed files), mirror (changed, and what the script deleted is deleted), all, none, or patterns of paths such as build/**/*.log, one per line."`
+	ArtifactName  string `name:"artifact-name" group:"Workspace" placeholder:"NAME" help:"Name of an artifact that gets the logs, the report and the files of artifact-path. Default: none is uploaded."`
+	ArtifactPath  string `name:"artifact-path" group:"Workspace" placeholder:"PATTERNS" help:"Patterns of paths in the workspace, or absolute paths in the guest, one per line, whose files go into the artifact."`
+	RetentionDays string `name:"retention-days" group:"Workspace" default:"7" placeholder:"DAYS" help:"Days that the artifact is kept, 1 to 90."`
 
 	Image string `name:"image" group:"Image" default:"debian" placeholder:"IMAGE" help:"Disk image of the guest: a preset (debian), a path, an https URL, owner/repo@tag:asset, artifact:name, or selftest (a small Linux guest that tests this action, not a Hurd)."`
 	Arch  string `name:"arch" group:"Image" placeholder:"ARCH" allowed:"amd64,i386" help:"Architecture of the guest: amd64 or i386. Default: what the image holds, else amd64."`
@@ -32,6 +43,7 @@ type Inputs struct {
 	CacheDir       string `name:"cache-dir" group:"Image" placeholder:"DIR" help:"Directory of the image store and of what is known about this host. Default: hurd-qemu-action in the user's cache directory."`
 	DiskSize       string `name:"disk-size" group:"Image" placeholder:"SIZE" help:"Size to which the disk, its root partition and file system grow before the boot. Default: as the image is."`
 	ImageOutput    string `name:"image-output" group:"Image" placeholder:"FILE" help:"File in the workspace to which the disk is exported as a compressed qcow2 when the script has succeeded; the guest is brought down first, and the keys of the run are removed."`
+	RootPartition  string `name:"root-partition" group:"Image" placeholder:"N" help:"Number of the partition that holds the root file system, for an image in which more than one could. Default: found by looking."`
 	AptSnapshot    string `name:"apt-snapshot" group:"Image" placeholder:"TIME" help:"Moment of snapshot.debian.org, such as 20260314T000000Z, from which the guest's apt takes its packages."`
 	Token          string `name:"token" group:"Image" default:"${{ github.token }}" placeholder:"TOKEN" secret:"" help:"GitHub token for release assets and artifacts."`
 

@@ -37,12 +37,9 @@ type readerAtCloser interface {
 // Open opens the file system in a partition of a raw image. The error wraps
 // ErrNotExt2 when there is none, and ErrTruncated when the image ends before it.
 func Open(image string, part Partition) (*FS, error) {
-	abs, err := filepath.Abs(image)
+	abs, err := imagePath(image)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", image, err)
-	}
-	if strings.ContainsAny(abs, "?\n") {
-		return nil, fmt.Errorf("opening %q: e2fsprogs can't handle a '?' or a newline in the path of an image", abs)
+		return nil, fmt.Errorf("opening %q: %w", image, err)
 	}
 	file, err := os.Open(abs)
 	if err != nil {
@@ -54,6 +51,15 @@ func Open(image string, part Partition) (*FS, error) {
 		return nil, fmt.Errorf("opening the file system in %s of %s: %w", part, image, err)
 	}
 	return f, nil
+}
+
+// imagePath is an image's absolute path, which e2fsprogs can be given.
+func imagePath(image string) (string, error) {
+	abs, err := filepath.Abs(image)
+	if err == nil && strings.ContainsAny(abs, "?\n") {
+		err = fmt.Errorf("e2fsprogs can't handle a '?' or a newline in the path of an image: %q", abs)
+	}
+	return abs, err
 }
 
 // ErrTruncated says that a file system is larger than the part of the image

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -119,8 +120,8 @@ func (o MakeOptions) valid() error {
 		return fmt.Errorf("%s is too small: it must be at least %s", o.Size, makeMinimum)
 	case o.Size/makeBlock >= 1<<32:
 		return fmt.Errorf("%s is too large: ext2 ends at 16 TiB", o.Size.Human())
-	case len(o.Label) > 16:
-		return fmt.Errorf("the label %q is longer than 16 bytes", o.Label)
+	case len(o.Label) > 16 || strings.Contains(o.Label, "\x00"):
+		return fmt.Errorf("the label %q must have at most 16 bytes, none of them NUL", o.Label)
 	case o.Inodes < 0:
 		return fmt.Errorf("it can't have room for %d files", o.Inodes)
 	case o.UUID == [16]byte{}:

@@ -293,14 +293,13 @@ func (m *Maker) finish() error {
 
 // space tells when something had no room.
 func (m *Maker) space() error {
-	lacking := units.Bytes(m.blocks.missing) * makeBlock
-	if over := int64(len(m.drafts)) - int64(m.sb.Inodes-firstInode+1); over > 0 {
-		lacking = max(lacking, units.Bytes(over)*bytesPerInode)
-	}
-	if lacking == 0 {
+	inodes := firstInode - 1 + len(m.drafts)
+	if m.blocks.missing == 0 && inodes <= int(m.sb.Inodes) {
 		return nil
 	}
-	// The tables of the added groups take a share too.
-	tables := lacking * units.Bytes(m.dialect.inodeSize) / bytesPerInode
-	return &SpaceError{Size: m.options.Size, Need: roundUp(m.options.Size+lacking+lacking/256+2*tables+units.MiB, units.MiB)}
+	// What is added is not for data alone: its inode tables and bitmaps come on top.
+	lacking := units.Bytes(m.blocks.missing) * makeBlock
+	tables := lacking / bytesPerInode * units.Bytes(m.dialect.inodeSize)
+	need := max(m.options.Size+lacking+tables+lacking/256, units.Bytes(inodes)*bytesPerInode) + units.MiB
+	return &SpaceError{Size: m.options.Size, Need: roundUp(need, units.MiB)}
 }

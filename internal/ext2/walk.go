@@ -37,12 +37,16 @@ const lostFound = "lost+found"
 // (root's, mode 0700, empty) is not visited. A tree that can't be one is an
 // error: a directory with two names, files that claim more than there is.
 func (f *FS) Walk(ctx context.Context, visit func(Node) error) error {
+	return f.walk(ctx, maxWalkNames, visit)
+}
+
+func (f *FS) walk(ctx context.Context, most int, visit func(Node) error) error {
 	t, err := f.tree()
 	if err != nil {
 		return fmt.Errorf("walking %s: %w", f.part, err)
 	}
 	t.f = &FS{image: f.image, part: f.part, file: newPages(f.file)}
-	w := &treeWalk{t: t, visit: visit, seen: map[uint32]bool{}}
+	w := &treeWalk{t: t, visit: visit, most: most, seen: map[uint32]bool{}}
 	root, err := t.inode(rootInode)
 	if err == nil && !root.mode().IsDir() {
 		err = fmt.Errorf("%w: its root is no directory", errCorrupt)
@@ -74,7 +78,7 @@ type treeWalk struct {
 	t       tree
 	visit   func(Node) error
 	seen    map[uint32]bool // directories, and files with several names
-	names   int
+	most    int             // names that there may be
 	sectors uint64 // that the files claim
 }
 
@@ -125,13 +129,18 @@ func (w *treeWalk) plausible(path string, n inode) error {
 }
 
 func (w *treeWalk) directory(ctx context.Context, path string, n inode) error {
-	entries, err := w.t.entries(n)
+	var entries []Entry
+	err := w.t.scan(n, func(name []byte, number uint32) bool {
+		entries = append(entries, Entry{string(name), number})
+		return len(entries) <= w.most
+	})
+	if err == nil && len(entries) > w.most {
+		err = fmt.Errorf("%w: there are too many names", errCorrupt)
+	}
 	if err != nil {
 		return fmt.Errorf("the directory %q: %w", path, err)
 	}
-	if w.names += len(entries); w.names > maxWalkNames {
-		return fmt.Errorf("%w: it has more than %d names", errCorrupt, maxWalkNames)
-	}
+	w.most -= len(entries)
 	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	for i, e := range entries {
 		if i > 0 && e.Name == entries[i-1].Name {

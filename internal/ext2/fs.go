@@ -2,9 +2,15 @@
 // disk images without privileges: no mount, no loop device.
 //
 // Reading is done here, in bounded Go code, because images are not trusted.
-// Everything that writes is e2fsprogs (debugfs, e2fsck, resize2fs), told where
-// the file system begins by its "image?offset=N" syntax. debugfs ends with
-// status 0 even when a command failed, so every edit is read back and compared.
+// What changes an existing file system is e2fsprogs (debugfs, e2fsck,
+// resize2fs), told where the file system begins by its "image?offset=N" syntax.
+// debugfs ends with status 0 even when a command failed, so every edit is read
+// back and compared.
+//
+// A new file system is laid out by mke2fs, but filled here: mke2fs can neither
+// leave files out nor give them other owners, and debugfs can't be told names
+// with a newline or a quote. Nothing in it is older than the Maker, so no state
+// can be misread; and e2fsck has to find it sound before anyone gets it.
 //
 // Formats: https://docs.kernel.org/filesystems/ext4/ and the Hurd's ext2_fs.h.
 package ext2

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -409,5 +410,87 @@ func TestCloseProves(t *testing.T) {
 	}
 	if _, err := os.Stat(image); err != nil {
 		t.Error(err)
+	}
+}
+
+// failsAt reads endless data up to a place.
+type failsAt int64
+
+func (r failsAt) ReadAt(b []byte, at int64) (int, error) {
+	for i := range b {
+		if at+int64(i) >= int64(r) {
+			return i, io.ErrClosedPipe
+		}
+		b[i] = byte(at>>12) | 1
+	}
+	return len(b), nil
+}
+
+// TestFailureGivesBack holds that a file which could not be read to its end
+// takes no room and spoils nothing.
+func TestFailureGivesBack(t *testing.T) {
+	free := func(fail bool) uint64 {
+		m := newMakerFor(t, newImage(t), OSHurd, 40*units.MiB, 10)
+		const size = 30 * units.MiB
+		for i := range 3 {
+			if err := m.File("whole", Attributes{}, 5*units.MiB, failsAt(size)); i == 0 && err != nil {
+				t.Fatal(err)
+			}
+			if !fail {
+				continue
+			}
+			for _, at := range []failsAt{1, 1 << 20, 1<<20 + 5, 29 << 20} {
+				if err := m.File("broken", Attributes{}, size, at); !errors.Is(err, io.ErrClosedPipe) {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := m.File("last", Attributes{}, size, failsAt(size)); err != nil {
+			t.Fatal(err)
+		}
+		f := complete(t, m)
+		data, err := f.ReadHead("/last", MaxRead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, MaxRead)
+		_, _ = failsAt(size).ReadAt(want, 0) // as above
+		if !bytes.Equal(data, want) {
+			t.Error("the last file holds other data")
+		}
+		sb, err := f.Superblock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sb.FreeBlocks
+	}
+	if with, without := free(true), free(false); with != without {
+		t.Errorf("%d blocks are free after failures, %d without", with, without)
+	}
+}
+
+// TestSizes makes file systems whose last group is odd.
+func TestSizes(t *testing.T) {
+	const group = 128 * units.MiB
+	for _, size := range []units.Bytes{
+		units.MiB, units.MiB + 4095, 3*units.MiB + 4096, group - 4096, group, group + 4096, group + 200*units.KiB,
+		group + 3*units.MiB, 2*group - 8192, 5*group + 12345, 65 * units.GiB,
+	} {
+		for name, creator := range creators {
+			t.Run(fmt.Sprint(name, int64(size)), func(t *testing.T) {
+				m := newMakerFor(t, newImage(t), creator, size, 30)
+				p := &planter{t: t, m: m, random: rand.New(rand.NewPCG(1, 1)), want: map[string]sample{}}
+				p.dir(".")
+				for i := range 30 {
+					p.file(fmt.Sprintf("%02d", i), p.bytes(100))
+				}
+				f := complete(t, m)
+				compareSamples(t, p.sorted(), collect(t, f))
+				sb, err := f.Superblock()
+				if err != nil || sb.FreeInodes < sb.Inodes-11-30 || size > 4*units.MiB && sb.Size() < size*9/10 {
+					t.Errorf("%+v, %v", sb, err)
+				}
+			})
+		}
 	}
 }

@@ -14,12 +14,13 @@ import (
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
-// Maker fills a new file system. Paths are relative to its root, separated by
-// slashes, and made of any bytes but NUL; directories come before what is in
-// them. A method that fails leaves the file system as it was, and it can be
-// gone on with. When there is no room left, the methods go on without an error
-// and count, so that Close can tell how much would be needed. It may be used
-// by one goroutine at a time.
+// Maker fills a new file system. Paths are relative to its root, names
+// separated by one slash and made of any bytes but NUL; directories come before
+// what is in them. After a method has failed, the file system is as it was, and
+// the next method can be called. When no room is left, the methods go on
+// without an error and count, so that Close can tell how much would have been
+// needed. There is no lost+found; Repair makes one, which Walk leaves out while
+// it is empty. A Maker may be used by one goroutine at a time.
 type Maker struct {
 	image   string
 	file    *os.File // nil after Close or Discard
@@ -67,7 +68,7 @@ const maxLinkCount = 32000
 // Errors that a Maker's methods wrap, besides fs.ErrExist and fs.ErrNotExist.
 var (
 	// ErrName is about a name that ext2 can't hold.
-	ErrName = errors.New("a name must have 1 to 255 bytes, none of them NUL, and be neither . nor ..")
+	ErrName = errors.New("a name must have 1 to 255 bytes, none of them NUL, and be neither \".\" nor \"..\"")
 	// ErrLinks is about a file with too many names.
 	ErrLinks = errors.New("ext2 allows 32000 links to a file or directory")
 	// ErrFileSize is about a file that is larger than ext2 allows.
@@ -180,7 +181,7 @@ func (m *Maker) add(op, path string, kind fs.FileMode, a Attributes, complete fu
 	return nil
 }
 
-// checkNew tells whether a file may be made at a path.
+// checkNew refuses a path at which no file can be made.
 func (m *Maker) checkNew(path string) error {
 	if m.file == nil {
 		return os.ErrClosed

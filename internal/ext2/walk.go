@@ -79,7 +79,7 @@ type treeWalk struct {
 	visit   func(Node) error
 	seen    map[uint32]bool // directories, and files with several names
 	most    int             // names that there may be
-	sectors uint64 // that the files claim
+	sectors uint64          // that the files claim
 }
 
 func (w *treeWalk) node(ctx context.Context, path string, n inode) error {

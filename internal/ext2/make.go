@@ -22,8 +22,8 @@ type MakeOptions struct {
 	Creator OS
 	UUID    [16]byte
 	Label   string // at most 16 bytes, no NUL
-	// Inodes is how many files there must be room for at least. There will be
-	// one per 16 KiB anyhow.
+	// Inodes is how many files will be made, the root not counted. There is room
+	// for as many as the user adds later: one for each 16 KiB, up to 262,144.
 	Inodes int
 }
 
@@ -32,7 +32,10 @@ const (
 	makePerGroup  = 8 * makeBlock
 	makeMinimum   = units.MiB
 	bytesPerInode = 16 * units.KiB // mke2fs' own default
-	firstInode    = 11             // the first that isn't reserved
+	// maxRoom bounds the inodes for later: e2fsck reads every one, used or not,
+	// which takes seconds for millions.
+	maxRoom    = 1 << 18
+	firstInode = 11 // the first that isn't reserved
 
 	compatExtAttr     = 0x0008
 	incompatFileType  = 0x0002
@@ -101,10 +104,9 @@ func makeEmpty(ctx context.Context, image string, o MakeOptions) (m *Maker, err 
 	if err := file.Truncate(int64(o.Size)); err != nil {
 		return nil, err
 	}
-	inodes := max(int64(o.Inodes)+firstInode, int64(o.Size/bytesPerInode))
 	err = runTool(ctx, command(ctx, "mke2fs", "-q", "-F", "-t", "ext2", "-o", fl.name, "-O", "none,"+fl.features,
 		"-b", strconv.Itoa(makeBlock), "-g", strconv.Itoa(makePerGroup), "-I", strconv.Itoa(fl.inodeSize), "-m", "0",
-		"-N", strconv.FormatInt(inodes, 10), "-U", uuid(o.UUID[:]), "-L", o.Label,
+		"-N", strconv.Itoa(o.inodes()), "-U", uuid(o.UUID[:]), "-L", o.Label,
 		// The file was empty: what mke2fs does not write is a hole, and reads as zeros.
 		"-E", "nodiscard,assume_storage_prezeroed=1,root_owner=0:0",
 		image, strconv.FormatInt(int64(o.Size/makeBlock), 10)))
@@ -112,6 +114,13 @@ func makeEmpty(ctx context.Context, image string, o MakeOptions) (m *Maker, err 
 		return nil, err
 	}
 	return newMaker(image, file, fl, o)
+}
+
+// inodes is how many the file system gets, the reserved ones included: not more
+// than one for each block, which is where mke2fs ends.
+func (o MakeOptions) inodes() int {
+	least := o.Inodes + firstInode
+	return max(least, min(least+min(int(o.Size/bytesPerInode), maxRoom), int(o.Size/makeBlock)))
 }
 
 func (o MakeOptions) valid() error {
@@ -135,7 +144,9 @@ func (o MakeOptions) valid() error {
 // SpaceError says that files don't fit into a new file system.
 type SpaceError struct {
 	Size units.Bytes // of the file system
-	Need units.Bytes // that the files need it to have; nothing would be free then
+	// Need is what the files need it to have; nothing would be free then. From
+	// Make, which knows only their number, it may be too little.
+	Need units.Bytes
 }
 
 // Error tells both sizes.

@@ -305,8 +305,7 @@ func TestSpace(t *testing.T) {
 	}{
 		"data":            {8 * units.MiB, 100, 20, 5 * units.MiB, 106 * units.MiB},
 		"another group":   {120 * units.MiB, 100, 30, 5 * units.MiB, 157 * units.MiB},
-		"small files":     {8 * units.MiB, 1500, 3000, 8000, 64 * units.MiB},
-		"inodes only":     {8 * units.MiB, 100, 3000, 0, 64 * units.MiB},
+		"small files":     {16 * units.MiB, 3000, 3000, 8000, 28 * units.MiB},
 		"inodes at first": {2 * units.MiB, 5000, 5000, 0, 24 * units.MiB},
 	} {
 		for _, creator := range []OS{OSHurd, OSLinux} {
@@ -337,6 +336,36 @@ func TestSpace(t *testing.T) {
 					t.Errorf("with %s: %v", o.Size.Human(), err)
 				}
 			})
+		}
+	}
+}
+
+func TestTooManyFiles(t *testing.T) {
+	m := newMakerFor(t, newImage(t), OSHurd, 2*units.MiB, 10)
+	for i := range 300 {
+		if err := m.Symlink(fmt.Sprint(i), "x", Attributes{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Close(t.Context()); err == nil || !strings.Contains(err.Error(), "300 files were made, but there was to be room for 10") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestInodes holds that there is room for the files and for as many as the
+// size allows, but not for millions, which e2fsck would have to read.
+func TestInodes(t *testing.T) {
+	for _, tc := range []struct {
+		size        units.Bytes
+		files       int
+		least, most int
+	}{
+		{units.MiB, 0, 64, 100}, {units.MiB, 120, 120, 270}, {units.GiB, 10, 65546, 66000}, {units.GiB, 200000, 262000, 262144},
+		{100 * units.GiB, 10, 262154, 300000}, {100 * units.GiB, 500000, 762144, 800000},
+	} {
+		m := newMakerFor(t, newImage(t), OSHurd, tc.size, tc.files)
+		if got := int(m.sb.Inodes) - 10; got < tc.least || got > tc.most {
+			t.Errorf("%s for %d files has %d inodes", tc.size, tc.files, got)
 		}
 	}
 }

@@ -294,13 +294,15 @@ func (m *Maker) finish() error {
 
 // space tells when something had no room.
 func (m *Maker) space() error {
-	inodes := firstInode - 1 + len(m.drafts)
-	if m.blocks.missing == 0 && inodes <= int(m.sb.Inodes) {
+	if len(m.drafts) > int(m.sb.Inodes)-firstInode+1 {
+		return fmt.Errorf("%d files were made, but there was to be room for %d", len(m.drafts), m.options.Inodes)
+	}
+	if m.blocks.missing == 0 {
 		return nil
 	}
 	// What is added is not for data alone: its inode tables and bitmaps come on top.
 	lacking := units.Bytes(m.blocks.missing) * makeBlock
 	tables := lacking / bytesPerInode * units.Bytes(m.dialect.inodeSize)
-	need := max(m.options.Size+lacking+tables+lacking/256, units.Bytes(inodes)*bytesPerInode) + units.MiB
+	need := m.options.Size + lacking + tables + lacking/256 + units.MiB
 	return &SpaceError{Size: m.options.Size, Need: roundUp(need, units.MiB)}
 }

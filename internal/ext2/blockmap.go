@@ -26,7 +26,10 @@ func (t tree) runs(n inode, limit units.Bytes, visit func(run) error) error {
 		return errors.New("inline or encrypted data is not supported")
 	}
 	size := uint64(t.sb.BlockSize)
-	w := &walker{t: t, end: (n.size + size - 1) / size, visit: visit}
+	w := &walker{t: t, end: (n.size + size - 1) / size, most: t.sb.Blocks, visit: visit}
+	if t.sb.countsSectors() {
+		w.most = min(w.most, uint64(n.sectors)*sectorSize/size)
+	}
 	var err error
 	if n.flags&inodeExtents != 0 {
 		err = w.extents(n.block[:], maxExtentDepth)
@@ -45,7 +48,10 @@ type walker struct {
 	next  uint64 // first logical block that was not handed out
 	end   uint64
 	nodes int // of the extent tree, visited
-	visit func(run) error
+	// mapped counts the blocks that were found, of data and of pointers. A
+	// hostile map could use the same ones over and over.
+	mapped, most uint64
+	visit        func(run) error
 }
 
 // hole fills up to a logical block.
@@ -72,8 +78,21 @@ func (w *walker) row(r run) error {
 	if r.physical != 0 && r.physical+r.count > w.t.sb.Blocks {
 		return fmt.Errorf("%w: block %d does not exist", errCorrupt, r.physical+r.count-1)
 	}
+	if r.physical != 0 {
+		if err := w.found(r.count); err != nil {
+			return err
+		}
+	}
 	w.next += r.count
 	return w.visit(r)
+}
+
+// found refuses a file that has more blocks than there are.
+func (w *walker) found(count uint64) error {
+	if w.mapped += count; w.mapped > w.most {
+		return fmt.Errorf("%w: a file has more blocks than it says", errCorrupt)
+	}
+	return nil
 }
 
 const (
@@ -148,6 +167,9 @@ func (w *walker) indirect(pointer uint64, level int) error {
 			span *= perBlock
 		}
 		return w.hole(w.next + span)
+	}
+	if err := w.found(1); err != nil {
+		return err
 	}
 	block, err := w.t.block(pointer)
 	if err != nil {

@@ -2,9 +2,15 @@
 // disk images without privileges: no mount, no loop device.
 //
 // Reading is done here, in bounded Go code, because images are not trusted.
-// Everything that writes is e2fsprogs (debugfs, e2fsck, resize2fs), told where
-// the file system begins by its "image?offset=N" syntax. debugfs ends with
-// status 0 even when a command failed, so every edit is read back and compared.
+// What changes an existing file system is e2fsprogs (debugfs, e2fsck,
+// resize2fs), told where the file system begins by its "image?offset=N" syntax.
+// debugfs ends with status 0 even when a command failed, so every edit is read
+// back and compared.
+//
+// A new file system is laid out by mke2fs, but filled here: mke2fs can neither
+// leave files out nor give them other owners, and debugfs can't be told names
+// with a newline or a quote. Nothing in it is older than the Maker, so no state
+// can be misread; and e2fsck has to find it sound before anyone gets it.
 //
 // Formats: https://docs.kernel.org/filesystems/ext4/ and the Hurd's ext2_fs.h.
 package ext2
@@ -37,12 +43,9 @@ type readerAtCloser interface {
 // Open opens the file system in a partition of a raw image. The error wraps
 // ErrNotExt2 when there is none, and ErrTruncated when the image ends before it.
 func Open(image string, part Partition) (*FS, error) {
-	abs, err := filepath.Abs(image)
+	abs, err := imagePath(image)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", image, err)
-	}
-	if strings.ContainsAny(abs, "?\n") {
-		return nil, fmt.Errorf("opening %q: e2fsprogs can't handle a '?' or a newline in the path of an image", abs)
+		return nil, fmt.Errorf("opening %q: %w", image, err)
 	}
 	file, err := os.Open(abs)
 	if err != nil {
@@ -54,6 +57,15 @@ func Open(image string, part Partition) (*FS, error) {
 		return nil, fmt.Errorf("opening the file system in %s of %s: %w", part, image, err)
 	}
 	return f, nil
+}
+
+// imagePath is an image's absolute path, which e2fsprogs can be given.
+func imagePath(image string) (string, error) {
+	abs, err := filepath.Abs(image)
+	if err == nil && strings.ContainsAny(abs, "?\n") {
+		err = fmt.Errorf("e2fsprogs can't handle a '?' or a newline in the path of an image: %q", abs)
+	}
+	return abs, err
 }
 
 // ErrTruncated says that a file system is larger than the part of the image

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -34,6 +35,10 @@ const (
 	inodeEncrypted  = 0x800
 )
 
+// largeInode is the size from which on an inode has the fields that ext4 added
+// and that are read here.
+const largeInode = 256
+
 // inode holds the fields that are needed, as on disk.
 type inode struct {
 	number     uint32
@@ -44,6 +49,9 @@ type inode struct {
 	flags      uint32
 	osd1       uint32 // the translator on a Hurd
 	attributes uint32 // block of extended attributes
+	links      uint16
+	mtime      uint32
+	mtimeExtra uint32 // two more bits of seconds, and nanoseconds; Linux only
 	block      [60]byte
 }
 
@@ -64,13 +72,21 @@ func (t tree) block(number uint64) ([]byte, error) {
 	return t.at(units.Bytes(number)*t.sb.BlockSize, t.sb.BlockSize)
 }
 
+// descriptorAt is where the descriptor of a group lies.
+func (t tree) descriptorAt(group uint32) units.Bytes {
+	return units.Bytes(t.sb.firstData+1)*t.sb.BlockSize + units.Bytes(group)*units.Bytes(t.sb.descSize)
+}
+
+func (t tree) descriptor(group uint32) ([]byte, error) {
+	return t.at(t.descriptorAt(group), units.Bytes(t.sb.descSize))
+}
+
 func (t tree) inode(number uint32) (inode, error) {
 	if number == 0 || number > t.sb.Inodes {
 		return inode{}, fmt.Errorf("%w: inode %d does not exist", errCorrupt, number)
 	}
 	group := (number - 1) / t.sb.inodesPerGroup
-	table := units.Bytes(t.sb.firstData+1)*t.sb.BlockSize + units.Bytes(group)*units.Bytes(t.sb.descSize)
-	desc, err := t.at(table, units.Bytes(t.sb.descSize))
+	desc, err := t.descriptor(group)
 	if err != nil {
 		return inode{}, err
 	}
@@ -83,7 +99,7 @@ func (t tree) inode(number uint32) (inode, error) {
 		return inode{}, fmt.Errorf("%w: the inode table of group %d lies beyond its end", errCorrupt, group)
 	}
 	offset := units.Bytes(at)*t.sb.BlockSize + units.Bytes((number-1)%t.sb.inodesPerGroup)*units.Bytes(t.sb.inodeSize)
-	b, err := t.at(offset, 128)
+	b, err := t.at(offset, min(units.Bytes(t.sb.inodeSize), largeInode))
 	if err != nil {
 		return inode{}, err
 	}
@@ -93,11 +109,16 @@ func (t tree) inode(number uint32) (inode, error) {
 		uid:        uint32(le.Uint16(b[2:])) | uint32(le.Uint16(b[120:]))<<16,
 		gid:        uint32(le.Uint16(b[24:])) | uint32(le.Uint16(b[122:]))<<16,
 		size:       uint64(le.Uint32(b[4:])),
+		mtime:      le.Uint32(b[16:]),
+		links:      le.Uint16(b[26:]),
 		sectors:    le.Uint32(b[28:]),
 		flags:      le.Uint32(b[32:]),
 		osd1:       le.Uint32(b[36:]),
 		attributes: le.Uint32(b[104:]),
 		block:      [60]byte(b[40:100]),
+	}
+	if len(b) >= largeInode && le.Uint16(b[128:]) >= 12 { // so many bytes of the larger part are in use
+		n.mtimeExtra = le.Uint32(b[136:])
 	}
 	if n.mode().IsRegular() {
 		n.size |= uint64(le.Uint32(b[108:])) << 32
@@ -144,6 +165,15 @@ func rawPermissions(mode fs.FileMode) uint16 {
 		}
 	}
 	return raw
+}
+
+// modTime is the time of the last modification as the file system's own system
+// reads it: the reverse of diskTime.
+func (n inode) modTime(sb Superblock) time.Time {
+	if sb.Creator == OSHurd {
+		return time.Unix(int64(n.mtime), 0)
+	}
+	return time.Unix(int64(int32(n.mtime))+int64(n.mtimeExtra&3)<<32, int64(n.mtimeExtra>>2))
 }
 
 func (n inode) info(sb Superblock) Info {

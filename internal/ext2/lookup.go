@@ -57,6 +57,9 @@ func (t tree) scan(dir inode, visit func(name []byte, number uint32) bool) error
 	if !dir.mode().IsDir() {
 		return errNotDir
 	}
+	if dir.size > uint64(t.sb.Size()) { // a directory has no holes
+		return fmt.Errorf("%w: a directory is larger than the file system", errCorrupt)
+	}
 	data, err := t.content(dir, maxDirectory)
 	if err != nil {
 		return err

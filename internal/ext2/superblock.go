@@ -45,6 +45,16 @@ type Superblock struct {
 // Size is that of the whole file system.
 func (s Superblock) Size() units.Bytes { return units.Bytes(s.Blocks) * s.BlockSize }
 
+// groups is the number of block groups.
+func (s Superblock) groups() int {
+	per := uint64(s.blocksPerGroup)
+	return int((s.Blocks - s.firstData + per - 1) / per)
+}
+
+// countsSectors tells whether every inode counts its blocks in sectors: with
+// ext4's huge_file, some count otherwise.
+func (s Superblock) countsSectors() bool { return s.ROCompat&roCompatHugeFile == 0 }
+
 // ErrNotExt2 says that there is no ext2, ext3 or ext4 file system at a place.
 var ErrNotExt2 = errors.New("no ext2 file system")
 

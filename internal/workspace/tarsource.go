@@ -32,6 +32,7 @@ func NewTarSource(r io.Reader, limit units.Bytes) *TarSource {
 func (s *TarSource) Walk(ctx context.Context, visit func(Node) error) error {
 	in := limit(ctx, s.r, int64(s.left)+maxNodes*4*tarBlock) // headers, long names, padding
 	t := tar.NewReader(in)
+	buf := make([]byte, tarBuffer)
 	for {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -48,7 +49,7 @@ func (s *TarSource) Walk(ctx context.Context, visit func(Node) error) error {
 		}
 		n := tarNode(h)
 		if n.Mode.IsRegular() && n.Link == "" {
-			n.Data = func(visit func(units.Bytes, []byte) error) error { return tarData(t, visit) }
+			n.Data = func(visit func(units.Bytes, []byte) error) error { return tarData(t, buf, visit) }
 		}
 		if err := visit(n); err != nil {
 			return err
@@ -92,8 +93,7 @@ func cleanMember(name string) string {
 	return name
 }
 
-func tarData(t *tar.Reader, visit func(units.Bytes, []byte) error) error {
-	buf := make([]byte, tarBuffer)
+func tarData(t *tar.Reader, buf []byte, visit func(units.Bytes, []byte) error) error {
 	for at := units.Bytes(0); ; {
 		n, err := t.Read(buf)
 		if n > 0 {

@@ -115,9 +115,9 @@ func contents(t testing.TB, full string, size int64) string {
 	t.Helper()
 	f, err := os.Open(full)
 	must(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	sum := sha256.New()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, min(size, 1<<20))
 	for at := int64(0); at < size; {
 		start, err := f.Seek(at, unix.SEEK_DATA)
 		if err != nil {
@@ -240,7 +240,7 @@ func sparseFile(t testing.TB, name string, size int64, parts int) {
 	t.Helper()
 	f, err := os.Create(name)
 	must(t, err)
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	must(t, f.Truncate(size))
 	for i := range parts {
 		_, err := f.WriteAt(fmt.Appendf(nil, "part %d", i), size/int64(parts)*int64(i)+4096)

@@ -80,10 +80,10 @@ func (s *Service) ask(ctx context.Context, method, address string, text []byte) 
 
 // named is a content type for people.
 func named(kind string) string {
-	switch {
-	case kind == "":
+	switch kind {
+	case "":
 		return "something"
-	case kind == "application/json":
+	case "application/json":
 		return "something broken"
 	}
 	return strconv.Quote(kind)

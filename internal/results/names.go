@@ -95,7 +95,7 @@ func (n *names) take(name string) string {
 	for i, element := range elements {
 		last := i == len(elements)-1
 		free := numbered(element, func(e string) bool {
-			return !n.files[path+e] && !(last && n.dirs[path+e])
+			return !n.files[path+e] && (!last || !n.dirs[path+e])
 		})
 		if path += free; last {
 			n.files[path] = true

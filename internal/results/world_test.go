@@ -89,16 +89,21 @@ func makeToken(claims string) string {
 	return e([]byte(`{"alg":"none"}`)) + "." + e([]byte(claims)) + "." + e([]byte("the signature of it"))
 }
 
-// service is a client of this world, whose every host leads to the one server.
-func (w *world) service() *Service {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+// lead is an HTTP client for which every host is the server at an address.
+func lead(t testing.TB, address string) *http.Client {
+	tr := &http.Transport{MaxIdleConnsPerHost: transfers}
+	tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "tcp", w.server.Listener.Addr().String())
+		return d.DialContext(ctx, "tcp", strings.TrimPrefix(address, "http://"))
 	}
-	tr := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: transfers}
-	w.t.Cleanup(tr.CloseIdleConnections)
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr}
+}
+
+// service is a client of this world.
+func (w *world) service() *Service {
 	return &Service{
-		URL: w.server.URL + "/some/path/", Token: w.token, Client: &http.Client{Transport: tr},
+		URL: w.server.URL + "/some/path/", Token: w.token, Client: lead(w.t, w.server.URL),
 		Notify: func(note string) { w.mu.Lock(); defer w.mu.Unlock(); w.notes = append(w.notes, note) },
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			w.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -178,6 +179,8 @@ func TestUploadEnds(t *testing.T) {
 		"GHES":      {"CreateArtifact", []fault{status(404, "not found")}, ErrUnsupported, "GitHub Enterprise Server"},
 		"no route":  {"CreateArtifact", []fault{status(404, `{"code":"bad_route","msg":"no handler for path"}`)}, ErrUnsupported, "no handler"},
 		"login":     {"CreateArtifact", []fault{status(302, "", "Location", "https://elsewhere/")}, nil, "302 Found"},
+		"broken":    {"CreateArtifact", []fault{ok(`{"ok":tr`)}, ErrUnsupported, "answered with something broken, not with JSON"},
+		"too long":  {"CreateArtifact", []fault{ok(`{"ok":"` + strings.Repeat("x", maxReply) + `"}`)}, ErrUnsupported, "not with JSON"},
 		"a page":    {"CreateArtifact", []fault{status(200, "<html>", "Content-Type", "text/html")}, ErrUnsupported, `"text/html", not with JSON`},
 		"no":        {"CreateArtifact", []fault{ok(`{"ok":false,"message":"bad day"}`)}, nil, "bad day"},
 		"no reason": {"CreateArtifact", []fault{ok(`{}`)}, nil, "gives no reason"},
@@ -202,6 +205,43 @@ func TestUploadEnds(t *testing.T) {
 	}
 }
 
+// TestBackoff: the waits double, each with a quarter of chance; a server's
+// wish to wait longer is met.
+func TestBackoff(t *testing.T) {
+	w := newWorld(t)
+	busy := status(503, "")
+	w.fail("CreateArtifact", busy, busy, busy, busy, status(503, "", "Retry-After", "60"), status(503, "", "Retry-After", "1"))
+	s := w.service()
+	s.Tries = 7
+	if _, err := (&Artifacts{Service: s}).Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f")}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []time.Duration{1, 2, 4, 8, 60, 30} { // 30: no wait is longer by itself, or shorter than the server's
+		least, most := want*time.Second*3/4, want*time.Second*5/4
+		if want == 60 {
+			least, most = time.Minute, time.Minute
+		}
+		if got := w.waits[i]; got < least || got > most {
+			t.Errorf("wait %d is %v, want about %d s", i+1, got, want)
+		}
+	}
+}
+
+// TestSleepByClock holds that a wait ends with the run.
+func TestSleepByClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		if err := sleepByClock(t.Context(), time.Hour); err != nil || time.Since(start) != time.Hour {
+			t.Errorf("slept %v, %v", time.Since(start), err)
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, os.ErrDeadlineExceeded)
+		defer cancel()
+		if err := sleepByClock(ctx, time.Hour); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Hour+time.Minute {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
 // TestWrongHash shows that the scripted server would notice a wrong blob, and
 // what we would say.
 func TestWrongHash(t *testing.T) {
@@ -218,6 +258,9 @@ func TestWrongHash(t *testing.T) {
 
 func TestNoService(t *testing.T) {
 	w := newWorld(t)
+	_, err := (&Cache{Service: &Service{}}).Find(t.Context(), "k", nil, "v")
+	w.fails(err, ErrUnsupported, "ACTIONS_RESULTS_URL is not set")
+	w.fails((&Cache{Service: &Service{}}).Writable(), ErrUnsupported)
 	for name, c := range map[string]struct {
 		change func(*Service)
 		kind   error

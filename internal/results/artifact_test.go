@@ -21,6 +21,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// Both kinds are one thing to whoever has an artifact to make.
+var _, _ interface {
+	Upload(ctx context.Context, u Upload) (Artifact, error)
+} = &Artifacts{}, Directory{}
+
 func sum(data []byte) string {
 	h := sha256.Sum256(data)
 	return stdhex.EncodeToString(h[:])

@@ -193,6 +193,22 @@ func TestAddTree(t *testing.T) {
 	}
 }
 
+// TestAddAll adds a whole root without a directory above.
+func TestAddAll(t *testing.T) {
+	root, _ := tree(t)
+	b := &Bundle{}
+	if err := b.Add(root, ".", ""); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range b.entries {
+		got = append(got, e.name)
+	}
+	if diff := cmp.Diff([]string{"out/link", "out/n%FF", "out/prog", "top"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestZipIsTheSame holds that order and bytes depend on the files alone.
 func TestZipIsTheSame(t *testing.T) {
 	var zips [3]bytes.Buffer

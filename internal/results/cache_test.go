@@ -344,7 +344,8 @@ func TestDownloadFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got sink
-			size, err := cache.Download(t.Context(), hit, &got, c.limit, nil)
+			var told int64
+			size, err := cache.Download(t.Context(), hit, &got, c.limit, func(done, _ int64) { told = done })
 			if name == "ignored later" {
 				w.faults["get"] = nil // how many were met depends on the schedule
 			}
@@ -354,6 +355,9 @@ func TestDownloadFaults(t *testing.T) {
 			}
 			if err != nil || size != int64(len(data)) || !bytes.Equal(got.data, data) {
 				t.Fatalf("received %d of %d bytes, %v", size, len(data), err)
+			}
+			if told != size {
+				t.Errorf("the last progress is %d of %d", told, size)
 			}
 			notes := strings.Join(w.notes, "\n")
 			if !strings.Contains(notes, c.note) || c.note == "" && notes != "" {

@@ -15,7 +15,8 @@ import (
 // Download copies the bytes of an entry to dst, in ranges that are received at
 // the same time, and returns its size. An entry larger than limit is
 // ErrTooLarge, before anything of it is received if its size is known; a limit
-// of 0 is none. With an error, parts of dst may have been written.
+// of 0 is none. dst is never cut: with an error parts of it may have been
+// written, and what was in it beyond the size stays.
 //
 // A range that is cut goes on where it ended; an address that has expired is
 // asked for again, once. A peer that knows no ranges, or whose ranges are not

@@ -287,6 +287,12 @@ func TestDownloadFaults(t *testing.T) {
 		_ = http.NewResponseController(rw).Flush()
 		hang(rw, r)
 	}
+	other := func(rw http.ResponseWriter, _ *http.Request) { // after half of the first range
+		rw.Header().Set("ETag", `"other"`)
+		rw.Header().Set("Content-Range", fmt.Sprintf("bytes 4194303-8388607/%d", len(data)))
+		rw.WriteHeader(http.StatusPartialContent)
+		_, _ = rw.Write(data[4194303:8388608])
+	}
 	short := func(rw http.ResponseWriter, _ *http.Request) { // of the first range
 		serve(rw, 206, fmt.Sprintf("bytes 0-99999/%d", len(data)), data[:100000])
 	}
@@ -315,7 +321,7 @@ func TestDownloadFaults(t *testing.T) {
 		"trickle, then not": {faults: []fault{trickle, trickle, trickle, trickle}, note: "trying again"},
 		"silence":           {faults: []fault{stall}, note: "nothing was sent or received for too long"},
 		"busy":              {faults: []fault{busy, half, busy, status(429, "", "Retry-After", "9")}, note: "trying again in 9s"},
-		"other range":       {faults: []fault{lie(fmt.Sprintf("bytes 5-8388612/%d", len(data))), whole}, note: "bytes 0 to 8388607 were asked for, 5 to 8388612"},
+		"other range":       {faults: []fault{lie(fmt.Sprintf("bytes 5-8388607/%d", len(data))), whole}, note: "bytes 0 to 8388607 were asked for, 5 to 8388607"},
 		"more than asked":   {faults: []fault{lie(fmt.Sprintf("bytes 0-8388608/%d", len(data))), whole}, note: "in one piece"},
 		"no size":           {faults: []fault{lie("bytes 0-8388607/*"), whole}, note: "does not say which"},
 		"no range":          {faults: []fault{lie(""), whole}, note: "does not say which"},
@@ -327,6 +333,7 @@ func TestDownloadFaults(t *testing.T) {
 		"gone":              {faults: []fault{status(404, "", "x-ms-error-code", "BlobNotFound")}, words: "404 Not Found (BlobNotFound)"},
 		"lasting":           {faults: []fault{busy, busy, busy, busy, busy}, words: "tried 5 times"},
 		"replaced":          {faults: []fault{half, lie("bytes 4194303-8388607/9999999")}, kind: ErrChanged},
+		"same size, other":  {faults: []fault{half, other}, kind: ErrChanged},
 		"too large":         {limit: int64(len(data)) - 1, kind: ErrTooLarge, words: "25166824 bytes, 25166823 are allowed"},
 		"too large, whole":  {faults: []fault{whole, whole}, limit: 1000, kind: ErrTooLarge},
 		"just so large":     {limit: int64(len(data))},

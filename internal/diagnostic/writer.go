@@ -49,7 +49,7 @@ func (w *writer) Close() error {
 func (w *writer) take(b byte) {
 	// A line end ends a sequence as well: one that is cut off must not eat the rest.
 	if b == '\n' || b == '\r' {
-		if !(b == '\n' && w.cr) {
+		if b != '\n' || !w.cr {
 			w.end()
 		}
 		w.cr, w.state = b == '\r', none

@@ -37,6 +37,9 @@ type chart struct {
 	LabelY, LegendsY int
 }
 
+// Legend tells whether there is more than one curve to tell apart.
+func (c chart) Legend() bool { return len(c.Curves) > 1 }
+
 // curve is one line of a chart.
 type curve struct {
 	Name  string
@@ -121,8 +124,8 @@ func (r Report) charts() []chart {
 	read := points(samples, rate(func(s Sample) units.Bytes { return s.Read }))
 	written := points(samples, rate(func(s Sample) units.Bytes { return s.Written }))
 	return []chart{
-		draw("cpu", "Guest CPU", 1, "%", series{"CPU, 100 % is one core", "a", cpu}),
-		drawBytes("memory", "Resident memory", "", series{"memory of QEMU", "a", memory}),
+		draw("cpu", "Guest CPU", 1, "% of one core", series{"CPU", "a", cpu}),
+		drawBytes("memory", "Resident memory", "", series{"QEMU", "a", memory}),
 		drawBytes("disk", "Disk", "/s", series{"read", "a", read}, series{"written", "b", written}),
 	}
 }

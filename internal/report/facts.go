@@ -56,7 +56,7 @@ func (r Report) bootFact() string {
 		attempts = "attempt " + strconv.Itoa(r.Attempts)
 	}
 	if r.Boot <= 0 {
-		return with("not reached, ", attempts, "")
+		return with("not reached, in ", count(r.Attempts, "attempt", "attempts"), "")
 	}
 	return join(", ", seconds(r.Boot)+" until a command had run", with("of which SSH ", took(r.SSH), ""), attempts)
 }

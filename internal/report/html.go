@@ -38,7 +38,6 @@ type page struct {
 	Policy   string
 	Style    template.CSS
 	Script   template.JS
-	Mark     string
 	Headline string
 	Good     bool
 	Open     bool // whether the run's end is not known, or was asked for
@@ -50,7 +49,7 @@ type page struct {
 	Bars     []bar
 	Charts   []chart
 	Screen   *screen
-	Log      log
+	Log      serialLog
 	Files    []file
 	Hinted   []file
 	Advised  []string
@@ -83,7 +82,7 @@ func (r Report) HTML(w io.Writer) error {
 func (r Report) page() page {
 	p := page{
 		Report: r, Policy: policy(), Style: template.CSS(styleSource), Script: template.JS(scriptSource), //nolint:gosec // both are ours
-		Mark: r.mark(), Headline: r.headline(), Good: r.Result == "success", Open: r.Result == "" || r.Result == "canceled",
+		Headline: r.headline(), Good: r.Result == "success", Open: r.Result == "" || r.Result == "canceled",
 		Facts: r.facts(), Bars: r.bars(), Charts: r.charts(), Screen: r.screen(), Log: r.log(),
 	}
 	if !r.Began.IsZero() {

@@ -14,14 +14,17 @@ const (
 	logLine    = 1000 // bytes of a line
 )
 
-// log is the serial log as the page has it.
-type log struct {
+// serialLog is the serial log as the page has it.
+type serialLog struct {
 	Chunks   []logPart
 	Findings []foundLine
 	Shown    int
 	Total    int // lines that are known
 	Others   int // findings beyond the bound
 }
+
+// Long tells whether a browser should lay out only what it shows.
+func (l serialLog) Long() bool { return l.Shown > 4*logChunk }
 
 // logPart is a number of lines in a row, or a gap.
 type logPart struct {
@@ -44,8 +47,8 @@ type foundLine struct {
 }
 
 // log picks the lines: the first, the last, and those around findings.
-func (r Report) log() log {
-	l := log{Total: len(r.Serial)}
+func (r Report) log() serialLog {
+	l := serialLog{Total: len(r.Serial)}
 	findings, left := most(slices.Clone(r.Findings), pageList)
 	l.Others = left
 	at := map[int]*Finding{}

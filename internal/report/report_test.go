@@ -84,7 +84,7 @@ func TestEverythingIsShown(t *testing.T) {
 		"its time":    {Report{Phases: []Phase{{Name: "x", Took: 7 * time.Second}}}, "7.00 s", ""},
 		"its note":    {Report{Phases: []Phase{{Name: "x", Note: word}}}, word, ""},
 		"its failure": {Report{Phases: []Phase{{Name: "x", Failed: true}}}, "failed", ""},
-		"Attempts":    {Report{Attempts: 3}, "attempt 3", ""},
+		"Attempts":    {Report{Attempts: 3}, "in 3 attempts", ""},
 		"Boot":        {Report{Boot: 7 * time.Second}, "7.00 s until a command had run", ""},
 		"SSH":         {Report{Boot: 7 * time.Second, SSH: 2 * time.Second}, "of which SSH 2.00 s", ""},
 		"Uname":       {Report{Uname: word}, word, ""},

@@ -384,3 +384,34 @@ func TestE2EMach(t *testing.T) {
 		})
 	}
 }
+
+// TestE2ESampler samples a guest that spins, while other commands go over the
+// same monitor.
+func TestE2ESampler(t *testing.T) {
+	spec, options := realSpec(t, firmware("spinning\n", []byte{0xeb, 0xfe})) // jmp to itself
+	m := startReal(t, spec, options)
+	waitFor(t, m, "spinning", 30*time.Second)
+	s := &Sampler{Interval: 50 * time.Millisecond, Limit: 16}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx, m.Usage) }()
+	for ctx.Err() == nil {
+		if err := m.Monitor().Execute(deadline(t, 20*time.Second), "query-name", nil, nil); err != nil {
+			t.Errorf("another command: %v", err)
+			break
+		}
+	}
+	<-done
+	samples := s.Samples()
+	if len(samples) < 3 || len(samples) > 16 {
+		t.Fatalf("%d samples", len(samples))
+	}
+	first, last := samples[0], samples[len(samples)-1]
+	if last.At <= first.At || last.CPU-first.CPU < (last.At-first.At)/20 {
+		t.Errorf("a guest that spins used %v of CPU in %v", last.CPU-first.CPU, last.At-first.At)
+	}
+	if last.Resident < 10*units.MiB || last.Peak < last.Resident || last.Peak > 4*units.GiB {
+		t.Errorf("memory: %+v", last)
+	}
+}

@@ -37,6 +37,7 @@ type Machine struct {
 	monitorConn net.Conn // the monitor's, before monitor exists
 	monitor     *qmp.Conn
 	transcript  *transcript
+	started     time.Time     // of the process
 	socket      string        // of the tools' monitor, "" if there is none
 	done        chan struct{} // closed when the process has ended
 	faulted     chan struct{} // closed when fault is set

@@ -179,6 +179,7 @@ func (m *Machine) own() error {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
+		m.started = time.Now()
 		err := m.cmd.Start()
 		started <- err
 		if err == nil {

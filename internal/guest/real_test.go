@@ -33,8 +33,7 @@ func TestRealServers(t *testing.T) {
 				if os.Getuid() != 0 {
 					t.Skip("only root can become another user")
 				}
-				for _, tc := range scriptCases() {
-					tc.user = stranger
+				for _, tc := range strangerCases() {
 					t.Run(tc.name, func(t *testing.T) { tc.check(t, c) })
 				}
 			})

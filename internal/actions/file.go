@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"crypto/rand"
 	"fmt"
 	"regexp"
 	"strings"
@@ -34,11 +33,11 @@ func (f FileCommand) SetOutput(name, value string) error {
 	if !outputName.MatchString(name) {
 		return fmt.Errorf("setting output %q: a name is made of letters, digits, _ and -", name)
 	}
-	delimiter := "hurd_" + rand.Text()
-	if strings.Contains(value, delimiter) {
-		return fmt.Errorf("setting output %s: its value holds the delimiter", name)
+	text, err := heredoc(name, value)
+	if err != nil {
+		return fmt.Errorf("setting output %s: %w", name, err)
 	}
-	return f.append("output", name+"<<"+delimiter+"\n"+value+"\n"+delimiter)
+	return f.writeLines("output", []string{text})
 }
 
 // append turns the library's panic on an unwritable file into an error.

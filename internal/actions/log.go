@@ -192,6 +192,14 @@ func (l *Log) Guest() (stdout, stderr io.Writer) {
 	return guest{l, l.opt.Stdout}, guest{l, l.opt.Stderr}
 }
 
+// AddMask tells the runner a value that it must not show, nor any of its lines.
+// The runner takes it out of the log. Without a runner nothing is printed.
+func (l *Log) AddMask(value string) {
+	if l.opt.Commands {
+		l.command.AddMask(value)
+	}
+}
+
 func (l *Log) ours() io.Writer {
 	if l.opt.Commands {
 		return l.opt.Stdout

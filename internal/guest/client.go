@@ -18,6 +18,7 @@ type Client struct {
 	wire    *wire
 	ssh     *ssh.Client
 	silence time.Duration
+	user    string // who is logged in
 	uname   string
 	took    time.Duration
 
@@ -30,7 +31,7 @@ type Client struct {
 }
 
 func newClient(w *wire, conn *ssh.Client, o Options) *Client {
-	c := &Client{wire: w, ssh: conn, silence: o.Silence, drainQuiet: drainQuiet, lost: make(chan struct{})}
+	c := &Client{wire: w, ssh: conn, silence: o.Silence, user: o.User, drainQuiet: drainQuiet, lost: make(chan struct{})}
 	c.working.Go(func() { c.end(conn.Wait()) })
 	c.working.Go(c.keepAlive)
 	return c

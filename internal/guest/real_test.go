@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -28,6 +29,22 @@ func TestRealServers(t *testing.T) {
 			for _, tc := range scriptCases() {
 				t.Run(tc.name, func(t *testing.T) { tc.check(t, c) })
 			}
+			t.Run("another user", func(t *testing.T) {
+				if os.Getuid() != 0 {
+					t.Skip("only root can become another user")
+				}
+				for _, tc := range strangerCases() {
+					t.Run(tc.name, func(t *testing.T) { tc.check(t, c) })
+				}
+			})
+			t.Run("files", func(t *testing.T) {
+				s, want := collectedFiles()
+				s.Text += "exit 3"
+				res, err := c.RunScript(t.Context(), s, nil, nil)
+				if diff := cmp.Diff(want, res.Files); diff != "" || err != nil || res.Status != 3 {
+					t.Errorf("%+v, %v\n%s", res, err, diff)
+				}
+			})
 			t.Run("large", func(t *testing.T) {
 				var count counter
 				status, err := c.Run(t.Context(), Command{Line: "yes | head -c 5000000; exit 9", Stdout: &count})

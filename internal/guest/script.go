@@ -2,25 +2,23 @@ package guest
 
 import (
 	"context"
-	"crypto/rand"
 	_ "embed" // the scripts that run in the guest
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strconv"
 	"strings"
 	"time"
 )
-
-//go:embed scripts/setup.sh
-var setupScript string
 
 //go:embed scripts/run.sh
 var runScript string
 
 //go:embed scripts/stop.sh
 var stopScript string
+
+//go:embed scripts/become.sh
+var becomeScript string
 
 // A Script is what a user wants to have run in the guest.
 type Script struct {
@@ -33,6 +31,20 @@ type Script struct {
 	// Dir is the working directory: absolute, or relative to the home directory,
 	// as ~ and ~/ are. Empty: the home directory.
 	Dir string
+
+	// User runs the script. Empty: the one who is logged in. Another one must
+	// exist (see EnsureUser), and only root can run a script as another one. The
+	// script has the user's HOME, USER, LOGNAME and SHELL and the PATH of a login.
+	User string
+
+	// Env is a shell program that sets the script's environment, with export. It
+	// may use $hurd_files, see Files. It is a file that only the user can read and
+	// is emptied before the script starts: no value is in any program's arguments.
+	Env []byte
+
+	// Files are made before the script starts in a directory that is the user's
+	// alone: the one that FilesVariable names within Env.
+	Files []File
 
 	// KillGrace is how long the script's processes have between TERM and KILL
 	// when the context ends. 0 means two seconds.
@@ -47,6 +59,11 @@ type Result struct {
 	Signal   int
 	Duration time.Duration // on the host's clock, from its start to its end
 	Detached bool          // it left a process behind that holds its output open
+
+	// Files are those with File.Collect, as the script left them, by their names.
+	// One is missing when there is no such file any more, or something else than
+	// a file, or when the guest had no time to send it.
+	Files map[string]Collected
 }
 
 // A DirError says that the working directory can't be entered.
@@ -80,7 +97,8 @@ const (
 // The three ends of a script: it exited (Result.Status), a signal killed it
 // (Result.Signal as well, recorded in the guest, since not every SSH server
 // tells), or the guest was lost (the error is a *LostError). Other errors:
-// *TemplateError, *DirError, *ShellError, or what a writer returned.
+// *TemplateError, *DirError, *ShellError, *UserError, or what a writer returned.
+// Result.Files are there with every one of them if the guest still answers.
 //
 // When ctx ends, the script and all processes of its session are ended in the
 // guest, with TERM and after KillGrace with KILL, and the error wraps the cause.
@@ -95,7 +113,10 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	if s.KillGrace <= 0 {
 		s.KillGrace = defaultKillGrace
 	}
-	dir, err := c.setUp(ctx, s.Text)
+	if s.User == c.user {
+		s.User = ""
+	}
+	dir, err := c.setUp(ctx, s)
 	if err != nil {
 		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
 	}
@@ -103,13 +124,20 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		words[i] = strings.ReplaceAll(words[i], placeholder, dir+"/script.sh")
 	}
 	args := append([]string{dir + "/run.sh", dir, s.Dir}, words...)
-	line := "exec sh " + quoteAll(args...)
+	line := "sh " + quoteAll(args...)
+	if s.User != "" {
+		line = "sh " + quoteAll(dir+"/become.sh", dir, s.User, line)
+	}
 
 	begin := time.Now()
 	r := &scriptRun{client: c, dir: dir, script: s}
-	status, err := r.run(ctx, Command{Line: line, Stdout: stdout, Stderr: stderr})
-	result := Result{Duration: time.Since(begin), Detached: status.Detached}
+	status, err := r.run(ctx, Command{Line: "exec " + line, Stdout: stdout, Stderr: stderr})
+	result := Result{Duration: time.Since(begin), Detached: status.Detached, Files: r.files}
 	if err != nil && !errors.Is(err, ErrNoStatus) {
+		if ctx.Err() == nil && c.Err() == nil { // a writer failed, which is not the script's fault
+			_, _ = r.collect(ctx)
+			result.Files = r.files
+		}
 		return result, fmt.Errorf("running the script in the guest: %w", err)
 	}
 	if ctx.Err() != nil { // the script was faster, and its end is worth knowing
@@ -118,33 +146,14 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		ctx = late
 	}
 	record, recordErr := r.collect(ctx)
+	result.Files = r.files
 	if recordErr != nil && status.Code < 0 {
 		return result, fmt.Errorf("learning how the script ended: %w", recordErr)
 	}
-	if err := result.read(record, status, s.Dir); err != nil {
+	if err := result.read(record, status, s); err != nil {
 		return result, err
 	}
 	return result, nil
-}
-
-// setUp uploads the script and the programs around it, and returns their directory.
-func (c *Client) setUp(ctx context.Context, text string) (dir string, err error) {
-	name := "hurd-qemu-action." + strings.ToLower(rand.Text()[:nameLength])
-	run, stop := compact(runScript), compact(stopScript)
-	line := "exec sh -c " + quoteAll(compact(setupScript), "setup", name,
-		strconv.Itoa(strings.Count(run, "\n")), strconv.Itoa(strings.Count(stop, "\n")), strconv.Itoa(len(text)))
-	var out, diag bounded
-	status, err := c.Run(ctx, Command{
-		Line: line, Stdin: strings.NewReader(run + stop + text), Stdout: &out, Stderr: &diag,
-	})
-	if err != nil {
-		return "", err
-	}
-	dir = lastLine(out.String())
-	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name {
-		return "", fmt.Errorf("the guest could not store it (%s): %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
-	}
-	return dir, nil
 }
 
 // lastLine is the last line of a command's output. Before it there may be what
@@ -173,6 +182,7 @@ type scriptRun struct {
 	client *Client
 	dir    string
 	script Script
+	files  map[string]Collected
 }
 
 // run runs the script, and ends it in the guest when ctx ends first.
@@ -199,6 +209,9 @@ func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
 // the first as well when the script itself does. exited is closed when the
 // script has ended; nil when that can't be known.
 func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
+	// A script that heeds TERM leaves the rest of the time for its files.
+	ctx, stop := context.WithTimeout(ctx, r.script.KillGrace+2*afterKill)
+	defer stop()
 	if exited != nil {
 		term, cancel := context.WithTimeout(ctx, r.script.KillGrace)
 		r.signal(term, "TERM")
@@ -210,11 +223,9 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 		cancel()
 	}
 	kill, cancel := context.WithTimeout(ctx, afterKill)
-	defer cancel()
 	r.signal(kill, "KILL")
-	tidy, cancel := context.WithTimeout(ctx, afterKill)
-	defer cancel()
-	_, _ = r.collect(tidy) // the directory is all that is left; the guest may be deaf
+	cancel()
+	_, _ = r.collect(ctx) // the directory is all that is left; the guest may be deaf
 }
 
 // signal runs stop.sh. Whether it worked does not matter: there is nothing else
@@ -223,19 +234,9 @@ func (r *scriptRun) signal(ctx context.Context, name string) {
 	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, name)})
 }
 
-// collect reads the record of the script's end and removes its directory.
-func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
-	var out bounded
-	_, err = r.client.Run(ctx, Command{
-		Line:   "read -r s <" + quote(r.dir+"/status") + "; rm -rf " + quote(r.dir) + "; printf '%s\\n' \"$s\"",
-		Stdout: &out,
-	})
-	return strings.TrimSpace(lastLine(out.String())), err
-}
-
 // read takes the result from the record of run.sh, or else from what the SSH
 // server reported of run.sh itself.
-func (r *Result) read(record string, status ExitStatus, dir string) error {
+func (r *Result) read(record string, status ExitStatus, s Script) error {
 	kind, rest, _ := strings.Cut(record, " ")
 	n, err := strconv.Atoi(rest)
 	switch {
@@ -244,9 +245,11 @@ func (r *Result) read(record string, status ExitStatus, dir string) error {
 	case kind == "signal" && err == nil && n > 0 && n <= 127:
 		r.Status, r.Signal = 128+n, n
 	case kind == "nodir":
-		return &DirError{Dir: dir}
+		return &DirError{Dir: s.Dir}
 	case kind == "noshell":
 		return &ShellError{Program: printable(rest)}
+	case kind == "nouser":
+		return &UserError{User: s.User, Why: printable(rest)}
 	case status.Code >= 0:
 		r.Status = status.Code
 	default:

@@ -45,12 +45,13 @@ type scriptCase struct {
 	name, text, stdout, stderr string
 	status, signal             int
 	anyStderr                  bool
+	user                       string
 }
 
 func (tc scriptCase) check(t *testing.T, c *Client) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	r, err := c.RunScript(t.Context(), Script{Text: tc.text}, &stdout, &stderr)
+	r, err := c.RunScript(t.Context(), Script{Text: tc.text, User: tc.user}, &stdout, &stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,8 +288,17 @@ func stopped(t *testing.T, s *sshServer, text string) {
 // when it writes something.
 func stoppedIn(t *testing.T, c *Client, dir, text string) {
 	t.Helper()
+	stoppedAs(t, c, dir, text, "")
+}
+
+// stoppedAs does so as a user of the guest.
+func stoppedAs(t *testing.T, c *Client, dir, text, user string) {
+	t.Helper()
 	fifo := filepath.Join(dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(fifo, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	r, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that opening it does not wait
@@ -305,7 +315,7 @@ func stoppedIn(t *testing.T, c *Client, dir, text string) {
 	cause := errors.New("timeout after 1s")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
-	_, err = c.RunScript(ctx, Script{Text: text, KillGrace: 500 * time.Millisecond}, writerFunc(func(p []byte) (int, error) {
+	_, err = c.RunScript(ctx, Script{Text: text, User: user, KillGrace: 500 * time.Millisecond}, writerFunc(func(p []byte) (int, error) {
 		cancel(cause)
 		return len(p), nil
 	}), nil)

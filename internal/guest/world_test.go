@@ -66,7 +66,7 @@ func busyboxOnly(t *testing.T) string {
 func withoutSetsid(t *testing.T) string {
 	bin := t.TempDir()
 	link(t, needed(t, "dash"), filepath.Join(bin, "sh"))
-	for _, tool := range []string{"cat", "sed", "tail", "wc", "mkdir", "rm", "chmod", "sleep", "date", "uname", "mkfifo", "ls", "head", "id"} {
+	for _, tool := range []string{"cat", "sed", "tail", "wc", "mkdir", "rm", "chmod", "sleep", "date", "uname", "mkfifo", "ls", "head", "id", "ln", "mv", "grep", "chown", "getent", "su"} {
 		link(t, needed(t, tool), filepath.Join(bin, tool))
 	}
 	return bin

@@ -48,11 +48,16 @@ fi
 
 # The script gets a session of its own, so that it can be ended with all its
 # processes: the group that we are in may be the SSH server's. What it is goes
-# into DIR/pid; DIR/stop means that stop.sh came first.
+# into DIR/pid; DIR/stop means that stop.sh came first. DIR/env is a program that
+# sets the script's environment, in which hurd_files names a directory; it is
+# run where no variable of ours can get in its way, or it in ours, and emptied.
 own=process
 command -v setsid >/dev/null 2>&1 && own=session
 # shellcheck disable=SC2016 # for the inner shell
-start='echo "$1" $$ >"$2/pid"; test ! -e "$2/stop" || exit 143; shift 2; exec "$@"'
+start='echo "$1" $$ >"$2/pid"; test ! -e "$2/stop" || exit 143
+if test -s "$2/env"; then hurd_files=$2/files; . "$2/env"; unset hurd_files; : >"$2/env"; fi
+shift 2
+exec "$@"'
 
 # A shell reports a child's death by a signal on its standard error, and says
 # nothing about an exit status above 128: that is how the two are told apart.

@@ -1,0 +1,143 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed" // the scripts that run in the guest
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+//go:embed scripts/setup.sh
+var setupScript string
+
+//go:embed scripts/collect.sh
+var collectScript string
+
+// FilesVariable is the shell variable that holds the path of the directory of
+// Script.Files while Script.Env runs. The script itself does not have it.
+const FilesVariable = "hurd_files"
+
+// A File is made for a script in the guest.
+type File struct {
+	Name    string // small letters, digits, _, - and dots; one that ends with / is a directory
+	Content []byte
+
+	// Collect is how many bytes of it are fetched when the script has ended. 0:
+	// it is of no interest then.
+	Collect int64
+}
+
+var fileName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*/?$`)
+
+// Collected is what a script left in a file.
+type Collected struct {
+	Content []byte
+	Size    int64 // of the whole file; Content is its beginning, of no more than File.Collect bytes
+}
+
+// setUp uploads the script, its files and the programs around it, and returns
+// their directory.
+func (c *Client) setUp(ctx context.Context, s Script) (dir string, err error) {
+	name := "hurd-qemu-action." + strings.ToLower(rand.Text()[:nameLength])
+	args := []string{compact(setupScript), "setup", name}
+	var contents []io.Reader
+	add := func(name string, content []byte) {
+		args = append(args, name, strconv.Itoa(len(content)))
+		contents = append(contents, bytes.NewReader(content))
+	}
+	add("run.sh", []byte(compact(runScript)))
+	add("stop.sh", []byte(compact(stopScript)))
+	add("script.sh", []byte(s.Text))
+	if s.User != "" {
+		if problem := userProblem(s.User); problem != "" {
+			return "", &UserError{User: s.User, Why: problem}
+		}
+		add("become.sh", []byte(compact(becomeScript)))
+	}
+	if len(s.Env) > 0 {
+		add("env", s.Env)
+	}
+	add("files/", nil)
+	for _, f := range s.Files {
+		if !fileName.MatchString(f.Name) {
+			return "", fmt.Errorf("a script can't have a file of the name %q", f.Name)
+		}
+		add("files/"+f.Name, f.Content)
+	}
+	var out, diag bounded
+	status, err := c.Run(ctx, Command{
+		Line: "exec sh -c " + quoteAll(args...), Stdin: io.MultiReader(contents...), Stdout: &out, Stderr: &diag,
+	})
+	if err != nil {
+		return "", err
+	}
+	dir = lastLine(out.String())
+	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name {
+		return "", fmt.Errorf("the guest could not store it (%s): %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
+	}
+	return dir, nil
+}
+
+// noiseMost is how much a login shell may print of its own before our programs do.
+const noiseMost = 64 << 10
+
+// collect reads the record of the script's end and its files, keeps these in r,
+// and removes its directory. What has come in time is kept with an error too.
+func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
+	mark := rand.Text()
+	args := []string{compact(collectScript), "collect", r.dir, mark}
+	out := &limited{room: noiseMost}
+	var wanted []File
+	for _, f := range r.script.Files {
+		if f.Collect > 0 && !strings.HasSuffix(f.Name, "/") {
+			wanted = append(wanted, f)
+			args = append(args, f.Name, strconv.FormatInt(f.Collect, 10))
+			out.room += f.Collect + int64(2*len(mark))
+		}
+	}
+	_, err = r.client.Run(ctx, Command{Line: "exec sh -c " + quoteAll(args...), Stdout: out})
+	record, files, ok := parseCollected(out.buf.Bytes(), mark, wanted)
+	if !ok && err == nil {
+		err = errors.New("the guest has not told")
+	}
+	r.files = files
+	return record, err
+}
+
+// parseCollected reads what collect.sh prints, as far as it has come.
+func parseCollected(text []byte, mark string, wanted []File) (record string, files map[string]Collected, ok bool) {
+	parts := bytes.Split(text, []byte("\n"+mark+"\n"))
+	if len(parts) < 3 {
+		return "", nil, false
+	}
+	files = map[string]Collected{}
+	for i, part := range parts[2 : len(parts)-1] { // the last one may not be whole
+		head, content, _ := bytes.Cut(part, []byte("\n"))
+		size, err := strconv.ParseInt(string(head), 10, 64)
+		if i < len(wanted) && err == nil && size >= 0 {
+			size = max(size, int64(len(content)))
+			files[wanted[i].Name] = Collected{Content: content[:min(int64(len(content)), wanted[i].Collect)], Size: size}
+		}
+	}
+	return strings.TrimSpace(string(parts[1])), files, true
+}
+
+// limited keeps the beginning of what is written to it.
+type limited struct {
+	buf  bytes.Buffer
+	room int64
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(l.room, int64(len(p)))
+	l.room -= n
+	l.buf.Write(p[:n])
+	return len(p), nil
+}

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/selftest"},
 	"internal/lifecycle": {
-		"internal/actions", "internal/config", "internal/console", "internal/guest", "internal/image",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/guest", "internal/image",
 		"internal/provision", "internal/qemu", "internal/selftest",
 	},
 	"internal/provision": {"internal/ext2"},

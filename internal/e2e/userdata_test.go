@@ -1,8 +1,15 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/org/hurd-qemu-action/internal/ext2"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // userData asks a guest without cloud-init for one thing of each kind that can
@@ -90,20 +97,22 @@ func TestE2EUserDataFails(t *testing.T) {
 		name, data string
 		says       []string
 		not        string
+		env        []string
 	}{
 		{"commands", "#cloud-config\nruncmd:\n- echo first\n- systemctl start nosuch\n- 'false'\n- echo last\n", []string{
 			"first\n", "last\n", "runcmd[1]: systemctl start nosuch: exit status 5", "runcmd[2]: false: exit status 1", "no /etc/init.d/nosuch", "no systemd",
-		}, "THE SCRIPT"},
-		{"a shell that ends", "#cloud-config\nruncmd: [exit 3, echo NEVER]\n", []string{"it ended the shell of all commands, with status 3; 1 more were not run"}, "NEVER\n"},
-		{"packages", "#cloud-config\npackages: [hello]\nruncmd: [echo NEVER]\n", []string{"package_update: package lists", "the guest has no apt-get"}, "NEVER\n"},
-		{"a script", "#!/bin/sh -e\necho ran\nfalse\n", []string{"ran\n", "user-data: the script ended with status 1"}, "THE SCRIPT"},
-		{"a kind of cloud-init's own", "#include\nhttps://example.org/x\n", []string{"a list of addresses (#include), which is carried out by cloud-init only"}, "QEMU runs as"},
+		}, "THE SCRIPT", nil},
+		{"a shell that ends", "#cloud-config\nruncmd: [exit 3, echo NEVER]\n", []string{"it ended the shell of all commands, with status 3; 1 more were not run"}, "NEVER\n", nil},
+		{"packages", "#cloud-config\npackages: [hello]\nruncmd: [echo NEVER]\n", []string{"package_update: package lists", "the guest has no apt-get"}, "NEVER\n", nil},
+		{"a script", "#!/bin/sh -e\necho ran\nfalse\n", []string{"ran\n", "user-data: the script ended with status 1"}, "THE SCRIPT", nil},
+		{"a kind of cloud-init's own", "#include\nhttps://example.org/x\n", []string{"a list of addresses (#include), which is carried out by cloud-init only"}, "QEMU runs as", nil},
+		{"a user who is not root", "#cloud-config\nhostname: x\n", []string{"demo is not root in the guest and may not use sudo without a password"}, "THE SCRIPT", []string{"INPUT_SSH-USER=demo"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, setup{action: true, env: []string{
+			p := start(t, setup{action: true, env: append([]string{
 				"INPUT_IMAGE=selftest", "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_USER-DATA=" + tc.data, "INPUT_RUN=echo THE SCRIPT",
-			}})
+			}, tc.env...)})
 			if status := p.wait(); status != 125 {
 				t.Errorf("exit status = %d, want 125", status)
 			}
@@ -115,6 +124,72 @@ func TestE2EUserDataFails(t *testing.T) {
 			if strings.Contains(log, tc.not) {
 				t.Errorf("the log holds %q", tc.not)
 			}
+		})
+	}
+}
+
+// cloudInitDisk is the selftest guest with a stand-in for cloud-init's program.
+func cloudInitDisk(t *testing.T, program string) string {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "guest.img")
+	if out, err := exec.Command("zstd", "-dq", "../selftest/assets/selftest.img.zst", "-o", raw).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	f, err := os.Open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := ext2.Partitions(f, units.Bytes(info.Size()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := ext2.Open(raw, parts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	batch := root.Begin()
+	if err := batch.WriteFile("/usr/bin/cloud-init", []byte(program), ext2.Attr{Mode: 0o755}); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestE2ECloudInit gives a guest with cloud-init its user-data on a seed disk,
+// on which the guest's own client finds it, and waits until that is done.
+func TestE2ECloudInit(t *testing.T) {
+	needGuest(t)
+	for _, tc := range []struct {
+		exit, status   int
+		result, stdout string
+		says           []string
+	}{
+		{0, 0, "success", "seeded\n/tmp/waited\n", nil},
+		{1, 125, "input-invalid", "", []string{"cloud-init in the guest reports an error", "cloud-init-output.log"}},
+		{2, 0, "success", "seeded\n/tmp/waited\n", []string{"::warning title=user-data was carried out with errors"}},
+	} {
+		t.Run(fmt.Sprint("exit ", tc.exit), func(t *testing.T) {
+			t.Parallel()
+			disk := cloudInitDisk(t, fmt.Sprintf("#!/bin/sh\ntest \"$*\" = 'status --wait' && sleep 1 && >/tmp/waited\nexit %d\n", tc.exit))
+			p := start(t, setup{action: true, env: []string{
+				"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_USER-DATA=#cloud-config\nhostname: seeded\n", "INPUT_RUN=hostname; ls /tmp/waited",
+			}})
+			if status := p.wait(); status != tc.status {
+				t.Errorf("exit status = %d, want %d", status, tc.status)
+			}
+			log := p.stdout.String()
+			if got := p.outputs()["result"]; got != tc.result || !strings.Contains(log, tc.stdout) {
+				t.Errorf("result = %q, want %q; and %q in\n%s", got, tc.result, tc.stdout, log)
+			}
+			has(t, "the log", log, append(tc.says, "user-data reaches its cloud-init on a seed disk")...)
 		})
 	}
 }

@@ -32,7 +32,7 @@ func (r *run) planUserData() error {
 		return fail(InputInvalid, "Invalid input", errors.Join(prefixed("user-data: ", separate(err))...))
 	}
 	r.userData = userData{plan: plan, mark: mark}
-	r.Log.Printf("No cloud-init in the guest: user-data is carried out over SSH, in %d steps.", len(plan.Steps))
+	r.Log.Printf("No cloud-init in the guest: user-data is carried out over SSH, before the script.")
 	if len(plan.Ignored) > 0 {
 		r.Log.Annotate(actions.Warning, "Parts of user-data are not used", strings.Join(plan.Ignored, ", ")+" (the guest has no cloud-init; use runcmd instead)")
 	}
@@ -49,10 +49,11 @@ func prefixed(what string, errs []error) []error {
 	return errs
 }
 
-// carryOut does what user-data asks for. The first step that fails ends it, but
-// all commands of a list are run, as cloud-init does it.
+// carryOut does what user-data asks for, or waits until cloud-init has. The first
+// step that fails ends it, but all commands of a list are run, as cloud-init does it.
 func (r *run) carryOut(ctx context.Context) error {
-	if len(r.userData.plan.Steps) == 0 {
+	wait := r.seed != "" && r.config.UserData+r.config.MetaData != ""
+	if len(r.userData.plan.Steps) == 0 && !wait {
 		return nil
 	}
 	end := r.Log.Group("User data")
@@ -68,6 +69,9 @@ func (r *run) carryOut(ctx context.Context) error {
 		defer stop()
 	}
 	r.setClock(ctx) // apt minds a clock that is behind
+	if wait {
+		return r.awaitCloudInit(ctx)
+	}
 	if err := r.becomeRoot(ctx); err != nil {
 		return err
 	}
@@ -75,6 +79,34 @@ func (r *run) carryOut(ctx context.Context) error {
 		if err := r.step(ctx, s); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// awaitLine waits for the end of cloud-init, which is still at work when the
+// guest lets us in. What else reads a seed disk has no such program.
+const awaitLine = "command -v cloud-init >/dev/null 2>&1 || exit 0; exec cloud-init status --wait"
+
+// The exit statuses of cloud-init status.
+// Source: cloud-init's documentation, "CLI commands", status.
+const (
+	cloudInitFailed   = 1
+	cloudInitDegraded = 2 // done, with errors that it could go on after
+)
+
+// awaitCloudInit waits until cloud-init has carried user-data out.
+func (r *run) awaitCloudInit(ctx context.Context) error {
+	status, err := r.client.Run(ctx, guest.Command{Line: awaitLine, Stdout: r.userDataLog(), Stderr: r.userDataLog()})
+	switch {
+	case err != nil:
+		return r.userDataFailure(ctx, err)
+	case status.Code == cloudInitFailed:
+		return fail(InputInvalid, "user-data could not be carried out", errors.New("user-data: cloud-init in the guest reports an error"),
+			"Print /var/log/cloud-init-output.log of the guest, or run cloud-init status --long in it.")
+	case status.Code == cloudInitDegraded:
+		r.Log.Annotate(actions.Warning, "user-data was carried out with errors", "cloud-init status --long in the guest names them")
+	case status.Code != 0:
+		r.Log.Printf("cloud-init status %s; it is not waited for.", status)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"encoding/pem"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -157,24 +159,76 @@ func TestE2EDebian(t *testing.T) {
 	}
 }
 
+// proxy is an HTTP proxy that leads every host's TLS connections to a server.
+// It returns its address, and which hosts were asked for.
+func proxy(t *testing.T, to string) (address string, hosts func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var asked []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r.Method+" "+r.Host)
+		mu.Unlock()
+		out, err := net.Dial("tcp", to)
+		if err != nil || r.Method != http.MethodConnect {
+			http.Error(w, "no", http.StatusBadGateway)
+			return
+		}
+		defer func() { _ = out.Close() }()
+		w.WriteHeader(http.StatusOK)
+		in, rest, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = in.Close() }()
+		go func() { _, _ = io.Copy(out, rest) }() // until either side closes
+		_, _ = io.Copy(in, out)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(asked)
+	}
+}
+
 // TestE2EDebianPinned asks for the default image of a mirror that has something
-// else under its name: the file is asked for in the right place, refused by the
-// hash that is known to us, and not kept.
+// else under its name, directly and through a proxy: the file is asked for in
+// the right place, refused by the hash that is known to us, and not kept.
 func TestE2EDebianPinned(t *testing.T) {
 	needGuest(t)
 	const path = "/ports/latest/hurd-amd64/debian-hurd-amd64-20260314.img.tar.xz"
-	m := newMirror(t, map[string][]byte{path: debianImage(t)})
-	cache := t.TempDir()
-	p := start(t, setup{cache: cache, env: []string{"SSL_CERT_FILE=" + m.ca}, args: []string{
-		"run", "--image=debian", "--image-mirror", m.URL, "--accel=tcg", "--", "uname", "-a",
-	}})
-	if status := p.wait(); status != 125 {
-		t.Errorf("exit status = %d, want 125", status)
+	image := debianImage(t)
+	for _, through := range []string{"nothing", "a proxy"} {
+		t.Run(through, func(t *testing.T) {
+			m := newMirror(t, map[string][]byte{path: image})
+			url, env := m.URL, []string{"SSL_CERT_FILE=" + m.ca}
+			if through == "a proxy" {
+				address, hosts := proxy(t, m.Listener.Addr().String())
+				url, env = "https://example.com", append(env, "HTTPS_PROXY="+address)
+				defer func() {
+					if got := hosts(); !slices.Equal(got, []string{"CONNECT example.com:443"}) {
+						t.Errorf("the proxy was asked for %q", got)
+					}
+				}()
+			}
+			cache := t.TempDir()
+			p := start(t, setup{cache: cache, env: env, args: []string{"run", "--image=debian", "--image-mirror", url, "--accel=tcg", "--", "uname", "-a"}})
+			if status := p.wait(); status != 125 {
+				t.Errorf("exit status = %d, want 125", status)
+			}
+			if got := m.requests(); !slices.Equal(got, []string{path}) {
+				t.Errorf("requests %q", got)
+			}
+			has(t, "stderr", p.stderr.String(), "the file is not the one that was expected: its SHA-512 is ", "known to us is 0c6151e7a402c065", "image-mirror")
+			nothingKept(t, cache)
+		})
 	}
-	if got := m.requests(); !slices.Equal(got, []string{path}) {
-		t.Errorf("requests %q", got)
-	}
-	has(t, "stderr", p.stderr.String(), "the file is not the one that was expected: its SHA-512 is ", "known to us is 0c6151e7a402c065", "image-mirror")
+}
+
+// nothingKept holds that a cache directory has no image and no part of one.
+func nothingKept(t *testing.T, cache string) {
+	t.Helper()
 	err := filepath.WalkDir(cache, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && !strings.Contains(path, "/host/") && !strings.Contains(path, "/locks/") {
 			t.Errorf("left: %s", path)

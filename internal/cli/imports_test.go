@@ -22,8 +22,8 @@ var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest"},
 	"internal/lifecycle": {
-		"internal/actions", "internal/config", "internal/console", "internal/diagnostic", "internal/guest", "internal/image",
-		"internal/provision", "internal/qemu", "internal/results", "internal/selftest",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/guest",
+		"internal/image", "internal/provision", "internal/qemu", "internal/results", "internal/selftest",
 	},
 	"internal/provision": {"internal/ext2"},
 }

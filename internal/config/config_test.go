@@ -218,7 +218,7 @@ func TestProblems(t *testing.T) {
 			in.Provision, in.SSHPrivateKey = "none", private
 			in.SSHHostKey = "# ours\n" + public + "\n\n[127.0.0.1]:2222 " + public + "\n"
 		}, ""},
-		{"user-data for ext2", func(in *Inputs) { in.Provision, in.UserData = "ext2", "#cloud-config" }, "user-data"},
+		{"user-data for ext2", func(in *Inputs) { in.Provision, in.UserData = "ext2", "#cloud-config" }, ""},
 		{"user-data from a file", func(in *Inputs) { in.UserData = "key-file" }, ""},
 		{"a shell by name", func(in *Inputs) { in.Shell = "sh" }, ""},
 		{"a shell without {0}", func(in *Inputs) { in.Shell = "bash -e" }, "has no {0}"},

@@ -83,12 +83,4 @@ func (p *parser) together(c Config) {
 	if c.Provision != "none" && len(c.HostKeys) > 0 && p.in.SSHHostKey != "" {
 		p.add("ssh-host-key", "", "is given, but provision: "+c.Provision+" puts a new host key into the guest", "leave it out, or use provision: none")
 	}
-	if c.Provision == "nocloud" || c.Provision == "auto" {
-		return
-	}
-	for _, seed := range []struct{ input, text string }{{"user-data", p.in.UserData}, {"meta-data", p.in.MetaData}} {
-		if seed.text != "" {
-			p.add(seed.input, seed.text, "is not used with provision: "+c.Provision, "use provision: nocloud or auto")
-		}
-	}
 }

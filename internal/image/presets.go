@@ -38,7 +38,7 @@ type Preset struct {
 }
 
 // RootHint says where the root file system was when somebody looked. The
-// image's partition table decides; the hint only helps to explain.
+// image's partition table decides; the hint breaks a tie.
 type RootHint struct {
 	Partition int    // number in the MBR; 5 is the first logical one
 	Device    string // what the boot entry calls the disk

@@ -53,3 +53,16 @@ func (r Report) String() string {
 	}
 	return b.String()
 }
+
+// barWidth is the number of characters of a bar.
+const barWidth = 20
+
+// Bar is String with a bar in front, for a terminal on which it is drawn again
+// and again. What has no known end has no bar.
+func (r Report) Bar() string {
+	if r.Total <= 0 || r.Note != "" {
+		return r.String()
+	}
+	full := int(barWidth * min(max(r.Done, 0), r.Total) / r.Total)
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "] " + r.String()
+}

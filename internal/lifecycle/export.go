@@ -58,10 +58,12 @@ func (r *run) writeImage(ctx context.Context) (units.Bytes, error) {
 	if _, err := process.Output(ctx, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", r.overlayPath, raw); err != nil {
 		return 0, fmt.Errorf("flattening the overlay: %w", err)
 	}
-	if r.disk.manifest.Prepared != nil {
+	if prepared := r.disk.manifest.Prepared; prepared != nil {
 		// Preparing again removes the keys, repairs what a halt left over (a
 		// deleted inode without a time), and has e2fsck prove the result.
-		p, err := provision.Prepare(ctx, raw, provision.Options{User: r.config.SSHUser, Console: true})
+		p, err := provision.Prepare(ctx, raw, provision.Options{
+			User: r.config.SSHUser, Console: true, Hints: provision.Hints{Partition: prepared.Guest.Root.Number},
+		})
 		if err != nil {
 			return 0, fmt.Errorf("cleaning the file system: %w", err)
 		}

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/provision"
 )
@@ -54,16 +53,17 @@ func newKey(comment string) (guest.Key, error) {
 }
 
 // makeSeed writes the seed disk for a guest that runs cloud-init. With keys that
-// are already in the disk it still carries the user's data.
+// are already in the disk it still carries the user's data. Without cloud-init,
+// and where our keys are not in the disk for it to leave alone, the data is
+// carried out over SSH instead.
 func (r *run) makeSeed() error {
 	m := r.disk.manifest
 	switch given := r.config.UserData+r.config.MetaData != ""; {
 	case m.Method == provision.MethodNoCloud:
 	case !given:
 		return nil
-	case m.Guest == nil || !m.Guest.CloudInit:
-		r.Log.Annotate(actions.Warning, "user-data is not used", "no cloud-init was found in the guest; provision: nocloud attaches the seed disk all the same")
-		return nil
+	case m.Method != provision.MethodExt2 || m.Guest == nil || !m.Guest.CloudInit:
+		return r.planUserData()
 	}
 	r.seed = filepath.Join(r.dir, "seed.iso")
 	err := provision.Seed(r.seed, provision.SeedData{

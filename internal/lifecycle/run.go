@@ -89,6 +89,8 @@ type run struct {
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had
 	client       *guest.Client
+
+	userData userData // for a guest without cloud-init
 }
 
 // patience is how long the reader of the log may keep a run that is to end.
@@ -140,6 +142,9 @@ func (r *run) pass(ctx context.Context) error {
 		if err := r.step(ctx, s.title, s.do); err != nil {
 			return err
 		}
+	}
+	if err := r.carryOut(ctx); err != nil {
+		return err
 	}
 	if err := r.runScript(ctx); err != nil || r.config.ImageOutput == "" || r.result.Kind != Success {
 		return err

@@ -54,7 +54,7 @@ func Progress(terminal bool, line func(string), redraw func(string)) func(image.
 		case p.Note != "":
 			line(text)
 		case terminal:
-			redraw(text)
+			redraw(strings.TrimSpace(p.Bar()))
 		case p.Step != step || time.Since(last) >= progressEvery:
 			last, step = time.Now(), p.Step
 			line(text)

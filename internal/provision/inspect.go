@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
 	"github.com/org/hurd-qemu-action/internal/platform"
@@ -14,11 +15,15 @@ import (
 // Hints narrow what Inspect looks for; the zero value lets it find out.
 type Hints struct {
 	Partition int // number of the root partition; 0: the one that looks like it
+	// Prefer is the number of the partition that is taken of several that look
+	// like it: where the root was when somebody looked. 0: none.
+	Prefer int
 }
 
 // Inspect finds the root file system of a raw image and describes the system
 // in it, without changing anything. The root is the only ext2, ext3 or ext4
-// file system that holds /hurd, or, without any, the only one that holds /etc.
+// file system that holds /hurd, or, without any, the only one that holds /etc;
+// hints decide between several.
 // The error matches ErrNoRoot, ErrAmbiguousRoot, ext2.ErrNoTable or
 // ext2.ErrTruncated when the image is to blame.
 func Inspect(ctx context.Context, image string, hints Hints) (Guest, error) {
@@ -67,7 +72,11 @@ func findRoot(ctx context.Context, image string, hints Hints) (*ext2.FS, platfor
 		looked = append(looked, fmt.Sprintf("%s: %s", part, why))
 	}
 	for _, mark := range marks {
-		switch at := found[mark.dir]; len(at) {
+		at := found[mark.dir]
+		if i := slices.IndexFunc(at, func(p ext2.Partition) bool { return p.Number == hints.Prefer }); i >= 0 && hints.Prefer != 0 {
+			at = at[i : i+1]
+		}
+		switch len(at) {
 		case 0:
 		case 1:
 			root, err := ext2.Open(image, at[0])

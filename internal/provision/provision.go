@@ -131,7 +131,7 @@ func (e *AmbiguousRootError) Error() string {
 	for _, p := range e.Candidates {
 		parts = append(parts, p.String())
 	}
-	return fmt.Sprintf("%s: %v: %s each hold %s; name the number of the right one",
+	return fmt.Sprintf("%s: %v: %s each hold %s; give the number of the right one as root-partition",
 		e.Image, ErrAmbiguousRoot, strings.Join(parts, " and "), e.Holds)
 }
 

@@ -260,7 +260,7 @@ func TestCancel(t *testing.T) {
 	half.Data = func(visit func(units.Bytes, []byte) error) error {
 		err := visit(0, []byte("half"))
 		cancel(stop)
-		return errors.Join(err, ctx.Err())
+		return errors.Join(err, visit(4, []byte("more")))
 	}
 	g := guest{nodes: []Node{d, text("d/whole", "whole"), half, text("never", "x")}}
 	c, err := Compare(t.Context(), tree, g, Options{})

@@ -150,7 +150,7 @@ func nodeOf(line string) (Node, bool) {
 func FuzzListing(f *testing.F) {
 	f.Add([]byte("f\x00644\x003\x001.5\x002.25\x009\x002\x00\x00name\x00"))
 	f.Fuzz(func(t *testing.T, list []byte) {
-		tree := &Tree{index: map[string]int{}, left: map[string]bool{}}
+		tree := &Tree{index: map[string]int{}, left: map[string]left{}}
 		c, _ := Compare(t.Context(), tree, NewListing(bytes.NewReader(list)), Options{})
 		for _, name := range c.paths {
 			if !filepath.IsLocal(name) || name == "." || strings.HasPrefix(name, logDir+"/") {

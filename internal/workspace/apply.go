@@ -114,6 +114,7 @@ func (a *applying) node(ctx context.Context, n Node) error {
 	if n.Mode.IsDir() {
 		err = a.dir(n)
 	} else {
+		n.Data = until(ctx, n.Data)
 		err = a.file(n)
 	}
 	if errors.Is(err, ErrTooMuch) {
@@ -132,6 +133,23 @@ func (a *applying) node(ctx context.Context, n Node) error {
 	}
 	return nil
 }
+
+// until makes data end with the context, also in the middle of a file.
+func until(ctx context.Context, data dataFunc) dataFunc {
+	if data == nil {
+		return nil
+	}
+	return func(visit func(units.Bytes, []byte) error) error {
+		return data(func(offset units.Bytes, p []byte) error {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			return visit(offset, p)
+		})
+	}
+}
+
+type dataFunc = func(visit func(offset units.Bytes, data []byte) error) error
 
 // dir makes a directory, or takes the one that is there. Until everything is
 // in it, it is open to us only.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -62,10 +64,11 @@ type Changes struct {
 // directory only type and permissions count. When one name of a file comes
 // back, all do, so that they stay one file. With "all" everything comes back.
 //
-// Paths that the filter kept from the guest are the host's: when the host has
-// something there, what the guest made at the same place, or in the same
-// excluded directory, does not come back. When the host has nothing there, it
-// does.
+// What the filter kept from the guest stays as it is on the host. Where exclude
+// patterns took away something that the host has, nothing comes back, also not
+// into an excluded directory. Where include patterns did not match, only what
+// the host has itself is kept. What the host doesn't have comes back whatever
+// the filter says.
 //
 // When the source ends with an error, that error comes with the changes seen
 // so far; nothing is deleted then.
@@ -77,6 +80,7 @@ func Compare(ctx context.Context, t *Tree, src Source, o Options) (*Changes, err
 		groups:  map[string][]*state{},
 		group:   map[string]string{},
 		named:   map[string]bool{},
+		counted: map[uint64]bool{},
 	}
 	if o.Limit == 0 {
 		c.limit = defaultLimit
@@ -109,6 +113,7 @@ type comparison struct {
 	groups  map[string][]*state // names of one file
 	group   map[string]string   // path to the group, where a Source tells by Link
 	named   map[string]bool     // what of the host's was in the guest's way
+	counted map[uint64]bool     // files with several names
 }
 
 // state is what is known of one node.
@@ -176,8 +181,11 @@ func (s *state) judge(c *comparison) {
 	}
 	s.refusal = checkNode(n)
 	if s.refusal == nil && s.isNew && o.Back.mode != backPaths {
-		if s.hosts = c.hostHas(n.Path); s.hosts != "" {
-			s.refusal = errHosts
+		at, both := c.hostHas(n)
+		if both {
+			s.travels = false
+		} else if at != "" {
+			s.hosts, s.refusal = at, errHosts
 		}
 	}
 	if s.refusal != nil && !changed {
@@ -187,14 +195,23 @@ func (s *state) judge(c *comparison) {
 
 var errHosts = errors.New("the host has its own, which was kept from the guest; name it in \"copy-back\" to replace it")
 
-// hostHas finds what was left on the host at a path or above it.
-func (c *comparison) hostHas(name string) string {
-	for ; name != "."; name = path.Dir(name) {
-		if c.tree.left[name] {
-			return name
+// hostHas finds what of the host's a new node would replace or add to, though
+// it was kept from the guest. A directory that both have is no matter; it does
+// not travel.
+func (c *comparison) hostHas(n Node) (at string, both bool) {
+	for at := n.Path; at != "."; at = path.Dir(at) {
+		switch c.tree.left[at] {
+		case leftExcluded:
+			return at, false
+		case leftOut: // it may not have been looked into
+			info, err := os.Lstat(filepath.Join(c.tree.dir, n.Path))
+			if err != nil {
+				return "", false
+			}
+			return n.Path, info.IsDir() && n.Mode.IsDir()
 		}
 	}
-	return ""
+	return "", false
 }
 
 // differs tells whether a node isn't what was sent.
@@ -257,8 +274,9 @@ func (c *comparison) decide(s *state) {
 	default:
 		c.Changed++
 	}
-	if s.node.Mode.IsRegular() && s.node.Link == "" {
-		c.Bytes += s.node.Size
+	if n := s.node; n.Mode.IsRegular() && n.Link == "" && !c.counted[n.Inode] {
+		c.Bytes += n.Size
+		c.counted[n.Inode] = n.Inode != 0
 	}
 	c.paths = append(c.paths, s.node.Path)
 	c.want[s.node.Path] = true

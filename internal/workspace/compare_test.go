@@ -121,7 +121,7 @@ func TestCompare(t *testing.T) {
 		{"type", Filter{}, "", false, func(g *guest) { *g.at("l") = text("l", "x") }, []string{"l"}, ""},
 		{"times of a directory", Filter{}, "", false, func(g *guest) { g.at("d").ModTime, g.at("d").ChangeTime = now, now }, nil, ""},
 		{"mode of a directory", Filter{}, "", false, func(g *guest) { g.at("d").Mode = fs.ModeDir | 0o700 }, []string{"d"}, ""},
-		{"all names of a file", Filter{}, "", false, func(g *guest) { g.at("h1").Size = 5 }, []string{"h1", "h2"}, ""},
+		{"all names of a file", Filter{}, "", false, func(g *guest) { g.at("h1").Size, g.at("h2").Size = 5, 5 }, []string{"h1", "h2"}, ""},
 		{"another name for an old file", Filter{}, "", false, func(g *guest) {
 			g.at("a").Inode = 5
 			g.nodes = append(g.nodes, Node{Path: "z", Mode: 0o644, Inode: 5})
@@ -143,6 +143,12 @@ func TestCompare(t *testing.T) {
 		{"excluded and not here", NewFilter("", "*.o\nout/"), "", false, func(g *guest) {
 			g.nodes = append(g.nodes, directory("out"), text("out/x.o", ""))
 		}, []string{"out", "out/x.o"}, ""},
+		{"not included and here", NewFilter("/d/", ""), "", true, func(g *guest) {
+			g.nodes = append(g.nodes, directory("build"), text("build/o", ""), symlink("build/p", "x"), text("a", ""))
+		}, []string{"build/p"}, "\"build/o\": the host has its own"},
+		{"included by name, beside others", NewFilter("*x", ""), "", true, func(g *guest) {
+			g.nodes = append(g.nodes, text("build", ""))
+		}, nil, "\"build\": the host has its own"},
 		{"excluded is not deleted", NewFilter("", "build/"), "", true, func(*guest) {}, nil, ""},
 		{"git's data", Filter{}, "", false, func(g *guest) {
 			g.nodes = append(g.nodes, directory(".git/refs"), text(".git/refs/hooks", ""), text(".git/index", ""), text(".git/refs/config", ""))
@@ -178,6 +184,9 @@ func TestCompare(t *testing.T) {
 			}
 			if notes := reasons(c.Refused); !strings.Contains(notes, test.refused) || test.refused == "" && notes != "" {
 				t.Errorf("refused:\n%s", notes)
+			}
+			if test.name == "all names of a file" && c.Bytes != 5 {
+				t.Errorf("%d bytes", c.Bytes)
 			}
 			if c.New+c.Changed != len(c.paths) || c.Empty() != (len(got) == 0) {
 				t.Errorf("%d new, %d changed", c.New, c.Changed)

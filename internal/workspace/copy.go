@@ -42,7 +42,7 @@ func (t *Tree) CopyTo(ctx context.Context, sink Sink, owner Owner) error {
 			e.sent = true
 		}
 		if !e.sent {
-			t.left[e.Path] = true
+			t.left[e.Path] = leftExcluded
 		}
 	}
 	return nil

@@ -31,8 +31,9 @@ func NewFilter(include, exclude string) Filter {
 
 // verdict is about one path, given that of its directory.
 type verdict struct {
-	in      bool // it travels, whatever becomes of what is in it
-	descend bool // something in it may travel
+	in       bool // it travels, whatever becomes of what is in it
+	descend  bool // something in it may travel
+	excluded bool // it was taken away, and not merely not included
 }
 
 // root is the verdict about the workspace itself.
@@ -43,7 +44,7 @@ func (f Filter) root() verdict {
 // enter decides about something in a directory that may be descended into.
 func (f Filter) enter(above verdict, path string, dir bool) verdict {
 	if path == logDir || f.exclude.Verdict(path, dir) == gitignore.Match {
-		return verdict{}
+		return verdict{excluded: true}
 	}
 	v := verdict{in: above.in}
 	if !f.include.Empty() {

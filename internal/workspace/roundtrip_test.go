@@ -26,6 +26,7 @@ type guestTar struct {
 
 var guestTars = []guestTar{
 	{"GNU", GNUTar, []string{"tar", "-x", "-p", "--numeric-owner", "--warning=no-timestamp", "-f", "-"}, []string{"tar", "-c", "--format=gnu", "--sparse", "--numeric-owner", "-f", "-", "."}},
+	{"GNU posix", GNUTar, []string{"tar", "-x", "-p", "--numeric-owner", "--warning=no-timestamp", "-f", "-"}, []string{"tar", "-c", "--format=posix", "--sparse", "--numeric-owner", "-f", "-", "."}},
 	{"busybox", AnyTar, []string{"busybox", "tar", "-x", "-p", "-f", "-"}, []string{"busybox", "tar", "-c", "-f", "-", "."}},
 }
 

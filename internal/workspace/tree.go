@@ -40,14 +40,22 @@ type Tree struct {
 	dir    string
 	filter Filter
 	index  map[string]int
-	left   map[string]bool // what stays on the host; of a directory that stays whole only itself
+	left   map[string]left // what stays on the host; of a directory that isn't looked into only itself
 }
+
+// left tells why something stays on the host.
+type left uint8
+
+const (
+	leftOut      left = 1 + iota // include patterns don't match it
+	leftExcluded                 // it was taken away, with all that is in it
+)
 
 // Scan lists the files in dir that the filter lets through. Sockets and
 // devices are skipped, and so is what vanishes meanwhile. It fails when
 // something can't be read.
 func Scan(ctx context.Context, dir string, filter Filter) (*Tree, error) {
-	t := &Tree{dir: dir, filter: filter, index: map[string]int{}, left: map[string]bool{}}
+	t := &Tree{dir: dir, filter: filter, index: map[string]int{}, left: map[string]left{}}
 	d, err := openDirs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the workspace: %w", err)
@@ -162,10 +170,10 @@ func (s *scan) entry(ctx context.Context, d *dirs, dir, name string, above verdi
 		if v.in {
 			t.Skipped.add(full, "it is a "+kindOf(e.Mode))
 		}
-		v.in = false
+		v = verdict{excluded: true}
 	}
 	if !v.in {
-		t.left[full] = true
+		t.leave(full, v)
 		return nil
 	}
 	if st.Nlink > 1 {
@@ -183,7 +191,7 @@ func (s *scan) entry(ctx context.Context, d *dirs, dir, name string, above verdi
 func (s *scan) subdir(ctx context.Context, d *dirs, e Entry, v verdict) error {
 	t := s.tree
 	if !v.descend {
-		t.left[e.Path] = true
+		t.leave(e.Path, v)
 		return nil
 	}
 	t.add(e)
@@ -194,9 +202,16 @@ func (s *scan) subdir(ctx context.Context, d *dirs, e Entry, v verdict) error {
 	if !v.in && len(t.Entries) == at {
 		t.Entries = t.Entries[:at-1]
 		delete(t.index, e.Path)
-		t.left[e.Path] = true
+		t.leave(e.Path, v)
 	}
 	return nil
+}
+
+func (t *Tree) leave(name string, v verdict) {
+	t.left[name] = leftOut
+	if v.excluded {
+		t.left[name] = leftExcluded
+	}
 }
 
 func entry(name string, st *unix.Stat_t) Entry {

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/selftest"},
 	"internal/lifecycle": {
 		"internal/actions", "internal/config", "internal/console", "internal/diagnostic", "internal/guest", "internal/image",
-		"internal/provision", "internal/qemu", "internal/selftest",
+		"internal/provision", "internal/qemu", "internal/report", "internal/selftest",
 	},
 	"internal/provision": {"internal/ext2"},
 }

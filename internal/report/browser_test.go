@@ -26,18 +26,14 @@ var shots = flag.String("shots", "", "a directory for pictures of the pages, for
 // startBrowser starts a headless Chromium.
 func startBrowser(t *testing.T) context.Context {
 	t.Helper()
-	skip := func(reason string) {
-		if os.Getenv("E2E_REQUIRED") == "1" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
 	if testing.Short() {
-		skip("-short: starts a browser")
+		t.Skip("-short: starts a browser")
 	}
 	binary, err := exec.LookPath("chromium")
-	if err != nil {
-		skip("no chromium (Debian package chromium)")
+	if err != nil && os.Getenv("E2E_REQUIRED") == "1" {
+		t.Fatal("chromium is missing (apt-get install chromium), and E2E_REQUIRED=1")
+	} else if err != nil {
+		t.Skip("chromium is missing: apt-get install chromium")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(binary), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.Flag("headless", "new"), chromedp.Flag("hide-scrollbars", false),
@@ -146,7 +142,7 @@ func pages(t *testing.T) map[string]string {
 	dir := t.TempDir()
 	for name, r := range all {
 		path := filepath.Join(dir, name+".html")
-		if err := os.WriteFile(path, []byte(page1(t, r)), 0o644); err != nil {
+		if err := os.WriteFile(path, []byte(pageOf(t, r)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		files[name] = (&url.URL{Scheme: "file", Path: path}).String()

@@ -102,7 +102,7 @@ func New(host Host, named []Variable) Environment {
 		}
 		all[name] = Variable{Name: name, Value: value}
 	}
-	for _, v := range append(given(), e.runner(host, all)...) {
+	for _, v := range append(given(), e.runner(host)...) {
 		all[v.Name] = v
 	}
 	for _, v := range named {
@@ -148,11 +148,11 @@ func skipped(host Host, name, value string) string {
 }
 
 // runner makes the variables that depend on what the guest has.
-func (e *Environment) runner(host Host, all map[string]Variable) []Variable {
+func (e *Environment) runner(host Host) []Variable {
 	var vs []Variable
 	if host.Workspace != "" {
 		vs = append(vs, Variable{Name: "GITHUB_WORKSPACE", Value: host.Workspace})
-		if _, runner := all["RUNNER_OS"]; runner {
+		if slices.ContainsFunc(host.Environ, func(s string) bool { return strings.HasPrefix(s, "RUNNER_WORKSPACE=") }) {
 			vs = append(vs, Variable{Name: "RUNNER_WORKSPACE", Value: path.Dir(host.Workspace)})
 		}
 	}

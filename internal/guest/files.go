@@ -90,7 +90,8 @@ const noiseMost = 64 << 10
 
 // collect reads the record of the script's end and its files, keeps these in r,
 // and removes its directory. What has come in time is kept with an error too.
-func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
+// With kill it ends the script's processes first.
+func (r *scriptRun) collect(ctx context.Context, kill bool) (record string, err error) {
 	mark := rand.Text()
 	args := []string{compact(collectScript), "collect", r.dir, mark}
 	out := &limited{room: noiseMost}
@@ -102,7 +103,11 @@ func (r *scriptRun) collect(ctx context.Context) (record string, err error) {
 			out.room += f.Collect + int64(2*len(mark))
 		}
 	}
-	_, err = r.client.Run(ctx, Command{Line: "exec sh -c " + quoteAll(args...), Stdout: out})
+	line := "exec sh -c " + quoteAll(args...)
+	if kill {
+		line = "sh " + quoteAll(r.dir+"/stop.sh", r.dir, "KILL") + "; " + line
+	}
+	_, err = r.client.Run(ctx, Command{Line: line, Stdout: out})
 	record, files, ok := parseCollected(out.buf.Bytes(), mark, wanted)
 	if !ok && err == nil {
 		err = errors.New("the guest has not told")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -243,4 +244,42 @@ func FuzzCollect(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestRunScriptCollectWithin has a guest that takes longer to answer than is
+// allowed for one cause, and not for another.
+func TestRunScriptCollectWithin(t *testing.T) {
+	patient, hasty := errors.New("timeout"), errors.New("interrupted")
+	for cause, collected := range map[error]int{patient: 1, hasty: 0} {
+		t.Run(cause.Error(), func(t *testing.T) {
+			s := newServer(t)
+			slow := make(chan struct{})
+			answer := sync.OnceFunc(func() { close(slow) })
+			s.command = func(line string, _ sshChannel) (uint32, bool) {
+				if strings.Contains(line, "stop.sh") && strings.Contains(line, "KILL") {
+					<-slow
+				}
+				return 0, false
+			}
+			c := dialed(t, s.listen())
+			ctx, cancel := context.WithCancelCause(t.Context())
+			r, err := c.RunScript(ctx, Script{
+				Text: "echo ready; exec sleep 1000", KillGrace: 100 * time.Millisecond, Files: []File{{Name: "f", Collect: 5}},
+				CollectWithin: func(err error) time.Duration {
+					if errors.Is(err, patient) {
+						time.AfterFunc(200*time.Millisecond, answer)
+						return time.Minute
+					}
+					return 100 * time.Millisecond
+				},
+			}, writerFunc(func(p []byte) (int, error) {
+				cancel(cause)
+				return len(p), nil
+			}), nil)
+			if !errors.Is(err, cause) || len(r.Files) != collected {
+				t.Errorf("%+v, %v", r, err)
+			}
+			answer() // frees what waits still
+		})
+	}
 }

@@ -49,6 +49,11 @@ type Script struct {
 	// KillGrace is how long the script's processes have between TERM and KILL
 	// when the context ends. 0 means two seconds.
 	KillGrace time.Duration
+
+	// CollectWithin says how long killing what is left of the script and fetching
+	// the Files may take when the context has ended for a cause, in one command. A
+	// busy emulated guest takes seconds to start one. nil, or 0, means 2.5 s.
+	CollectWithin func(cause error) time.Duration
 }
 
 // A Result is how a script ended in the guest.
@@ -84,10 +89,11 @@ func (e *ShellError) Error() string {
 
 const (
 	defaultKillGrace = 2 * time.Second
-	// afterKill bounds what follows a KILL, and each command that stops or
-	// tidies up after a script whose context has ended.
-	afterKill  = time.Second
-	nameLength = 16
+	// afterEnd bounds learning how a script ended that was faster than its
+	// context's end.
+	afterEnd             = time.Second
+	defaultCollectWithin = 2500 * time.Millisecond
+	nameLength           = 16
 )
 
 // RunScript runs a script in the guest. The script is a file in a directory of
@@ -103,7 +109,7 @@ const (
 // When ctx ends, the script and all processes of its session are ended in the
 // guest, with TERM and after KillGrace with KILL, and the error wraps the cause.
 // That takes no more than KillGrace plus three seconds, also when the guest
-// does not answer. Processes that the script left behind when it ended by
+// does not answer; CollectWithin makes it more or less. Processes that the script left behind when it ended by
 // itself are not touched.
 func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writer) (Result, error) {
 	words, err := ParseShell(s.Shell)
@@ -135,17 +141,17 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	result := Result{Duration: time.Since(begin), Detached: status.Detached, Files: r.files}
 	if err != nil && !errors.Is(err, ErrNoStatus) {
 		if ctx.Err() == nil && c.Err() == nil { // a writer failed, which is not the script's fault
-			_, _ = r.collect(ctx)
+			_, _ = r.collect(ctx, false)
 			result.Files = r.files
 		}
 		return result, fmt.Errorf("running the script in the guest: %w", err)
 	}
 	if ctx.Err() != nil { // the script was faster, and its end is worth knowing
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterKill)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterEnd)
 		defer cancel()
 		ctx = late
 	}
-	record, recordErr := r.collect(ctx)
+	record, recordErr := r.collect(ctx, false)
 	result.Files = r.files
 	if recordErr != nil && status.Code < 0 {
 		return result, fmt.Errorf("learning how the script ended: %w", recordErr)
@@ -187,18 +193,17 @@ type scriptRun struct {
 
 // run runs the script, and ends it in the guest when ctx ends first.
 func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
-	bg := context.WithoutCancel(ctx)
 	e, err := r.client.start(ctx, cmd)
 	if err != nil {
 		if ctx.Err() != nil {
-			r.end(bg, nil) // it may have begun all the same
+			r.end(ctx, nil) // it may have begun all the same
 		}
 		return ExitStatus{Code: -1}, err
 	}
 	select {
 	case <-e.exited:
 	case <-ctx.Done():
-		r.end(bg, e.exited)
+		r.end(ctx, e.exited)
 		e.abandon()
 		return ExitStatus{Code: -1}, context.Cause(ctx)
 	}
@@ -209,12 +214,11 @@ func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
 // the first as well when the script itself does. exited is closed when the
 // script has ended; nil when that can't be known.
 func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
-	// A script that heeds TERM leaves the rest of the time for its files.
-	ctx, stop := context.WithTimeout(ctx, r.script.KillGrace+2*afterKill)
-	defer stop()
+	cause := context.Cause(ctx)
+	ctx = context.WithoutCancel(ctx)
 	if exited != nil {
 		term, cancel := context.WithTimeout(ctx, r.script.KillGrace)
-		r.signal(term, "TERM")
+		r.terminate(term)
 		select {
 		case <-exited:
 		case <-r.client.lost:
@@ -222,16 +226,22 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 		}
 		cancel()
 	}
-	kill, cancel := context.WithTimeout(ctx, afterKill)
-	r.signal(kill, "KILL")
-	cancel()
-	_, _ = r.collect(ctx) // the directory is all that is left; the guest may be deaf
+	var most time.Duration
+	if r.script.CollectWithin != nil {
+		most = r.script.CollectWithin(cause)
+	}
+	if most <= 0 {
+		most = defaultCollectWithin
+	}
+	late, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	_, _ = r.collect(late, true) // the files are all that can be had; the guest may be deaf
 }
 
-// signal runs stop.sh. Whether it worked does not matter: there is nothing else
-// to try.
-func (r *scriptRun) signal(ctx context.Context, name string) {
-	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, name)})
+// terminate runs stop.sh. Whether it worked does not matter: there is nothing
+// else to try before the KILL.
+func (r *scriptRun) terminate(ctx context.Context) {
+	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, "TERM")})
 }
 
 // read takes the result from the record of run.sh, or else from what the SSH

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strings"
@@ -221,7 +222,7 @@ func TestEnsureUser(t *testing.T) {
 	}
 }
 
-// TestEnsureUserWithoutUseradd has adduser only: busybox's, Debian's, or none.
+// TestEnsureUserWithoutUseradd has adduser only, busybox's or Debian's.
 func TestEnsureUserWithoutUseradd(t *testing.T) {
 	made := User{"builder", 1234, 1234, "/home/builder", true}
 	for _, tc := range []struct {
@@ -231,7 +232,7 @@ func TestEnsureUserWithoutUseradd(t *testing.T) {
 	}{
 		{name: "busybox", make: `adduser) test "$1" = -D || exit 1; MAKE ;;`, want: made},
 		{name: "debian", make: `adduser) test "$1" = --disabled-password || exit 1; MAKE ;;`, want: made},
-		{name: "none", why: "there is no such user, nor useradd or adduser to make one"},
+		{name: "another option", make: `adduser) echo "adduser: $1?"; exit 1 ;;`, why: "it could not be made: adduser: --disabled-password?"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newServer(t)
@@ -243,6 +244,54 @@ func TestEnsureUserWithoutUseradd(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkEnsureUser(t, dialedBare(t, s), tc.want, tc.why)
+		})
+	}
+}
+
+// TestEnsureUserReally makes users, with useradd and without, in a copy of /etc
+// that only the commands of the server see.
+func TestEnsureUserReally(t *testing.T) {
+	for _, tool := range []string{"useradd", "no tool"} {
+		t.Run(tool, func(t *testing.T) {
+			s := newServer(t)
+			asRoot(t, s)
+			unshare := privateMounts(t)
+			copied := t.TempDir()
+			for _, dir := range []string{"etc", "home"} {
+				if err := os.Mkdir(filepath.Join(copied, dir), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if out, err := exec.Command("cp", "-a", "/etc/.", filepath.Join(copied, "etc")).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			path := "/usr/sbin:/usr/bin:/sbin:/bin"
+			if tool == "useradd" {
+				needed(t, "useradd")
+			} else {
+				path = withoutSetsid(t)
+			}
+			bin := t.TempDir()
+			writeProgram(t, bin+"/sh", "#!/bin/sh\nexec "+unshare+` -m /bin/sh -c 'mount --bind "$0/etc" /etc && mount --bind "$0/home" /home && PATH=`+path+
+				` && export PATH && exec /bin/sh "$@"' '`+copied+`' "$@"`+"\n")
+			s.env[0] = "PATH=" + bin + ":" + os.Getenv("PATH")
+			c := dialed(t, s.listen())
+			u, err := c.EnsureUser(t.Context(), "hqa-builder")
+			if err != nil || !u.Created || u.Home != "/home/hqa-builder" || u.UID < 1000 {
+				t.Fatalf("%+v, %v", u, err)
+			}
+			again, err := c.EnsureUser(t.Context(), "hqa-builder")
+			if u.Created = false; err != nil || again != u {
+				t.Errorf("asked again: %+v, %v", again, err)
+			}
+			var out bytes.Buffer
+			text := "id -un; id -gn; pwd; touch here; echo $SHELL"
+			if _, err := c.RunScript(t.Context(), Script{Text: text, User: u.Name}, &out, nil); err != nil || !strings.HasPrefix(out.String(), "hqa-builder\nhqa-builder\n/home/hqa-builder\n/") {
+				t.Errorf("%q, %v", &out, err)
+			}
+			if _, err := user.Lookup("hqa-builder"); err == nil {
+				t.Fatal("this host has the user now")
+			}
 		})
 	}
 }

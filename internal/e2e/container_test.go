@@ -16,7 +16,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/provision"
 )
 
-var provisionImage = flag.String("provision-image", "", "what TestE2EWithoutCapabilities gives to the container that it starts")
+var provisionDir = flag.String("provision-dir", "", "where the images are that TestE2EWithoutCapabilities gives to the container that it starts")
 
 // How long the provisioning of an image as large as Debian's may take: once per
 // image, and for every run.
@@ -32,20 +32,26 @@ const nobody = 65534
 // 4 GB with 60,000 files, in a container of the action's packages that has no
 // capability, no network and no way to get more.
 func TestE2EWithoutCapabilities(t *testing.T) {
-	if *provisionImage != "" {
-		provisionHere(t, *provisionImage)
+	if *provisionDir != "" {
+		provisionHere(t, *provisionDir)
 		return
 	}
 	runtime := runtimeImage(t)
 	dir := t.TempDir()
-	disk := filepath.Join(dir, "disk.raw")
-	if out, err := exec.Command("../../testdata/hurdimage/build", "--size", "4096", "--inodes", "60000", disk).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	disks := []string{filepath.Join(dir, "disk-1.raw"), filepath.Join(dir, "disk-2.raw")}
+	for _, command := range [][]string{
+		{"../../testdata/hurdimage/build", "--size", "4096", "--inodes", "60000", disks[0]},
+		{"cp", "--sparse=always", disks[0], disks[1]},
+		{"sync", "--file-system", dir}, // what was written is not to be waited for below
+	} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 	}
 	uid, gid := os.Getuid(), os.Getgid()
 	if uid == 0 {
 		uid, gid = nobody, nobody
-		for _, name := range []string{dir, disk} {
+		for _, name := range append(disks, dir) {
 			if err := os.Chown(name, uid, gid); err != nil {
 				t.Fatal(err)
 			}
@@ -59,7 +65,7 @@ func TestE2EWithoutCapabilities(t *testing.T) {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "docker", "run", "--rm", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none",
 		"--user", fmt.Sprintf("%d:%d", uid, gid), "--volume", dir+":/work", "--volume", self+":/test:ro", "--entrypoint", "/test", runtime,
-		"-test.v", "-test.run=^TestE2EWithoutCapabilities$", "-provision-image=/work/disk.raw").CombinedOutput()
+		"-test.v", "-test.run=^TestE2EWithoutCapabilities$", "-provision-dir=/work").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestE2EWithoutCapabilities") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -104,9 +110,10 @@ func runtimeImage(t *testing.T) string {
 	return strings.TrimSpace(string(id))
 }
 
-// provisionHere prepares and fills an image in this process, which must have no
-// privileges.
-func provisionHere(t *testing.T, disk string) {
+// provisionHere prepares and fills the images in a directory, in this process,
+// which must have no privileges. Of each time the best counts: the machine does
+// other things as well.
+func provisionHere(t *testing.T, dir string) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
@@ -119,29 +126,29 @@ func provisionHere(t *testing.T, disk string) {
 	if os.Getuid() == 0 {
 		t.Error("root runs this")
 	}
-	begin := time.Now()
-	prepared, err := provision.Prepare(t.Context(), disk, provision.Options{Console: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	once := time.Since(begin)
-	best := time.Hour
-	for n := range 3 { // the best of three: the machine does other things as well
+	once, run := time.Hour, time.Hour
+	for n := range 2 {
+		disk, overlay := filepath.Join(dir, fmt.Sprintf("disk-%d.raw", n+1)), filepath.Join(dir, fmt.Sprintf("overlay-%d.qcow2", n+1))
 		begin := time.Now()
-		overlay := filepath.Join(filepath.Dir(disk), fmt.Sprintf("overlay-%d.qcow2", n))
+		prepared, err := provision.Prepare(t.Context(), disk, provision.Options{Console: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		once = min(once, time.Since(begin))
+		begin = time.Now()
 		if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		err := provision.Fill(t.Context(), overlay, prepared, provision.Keys{
+		err = provision.Fill(t.Context(), overlay, prepared, provision.Keys{
 			Authorized: []string{"ssh-ed25519 AAAA run"}, Host: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		best = min(best, time.Since(begin))
+		run = min(run, time.Since(begin))
 	}
-	t.Logf("took: %v once, %v for each run", once.Round(time.Millisecond), best.Round(time.Millisecond))
-	if once > onceLimit || best > runLimit {
+	t.Logf("took: %v once, %v for each run", once.Round(time.Millisecond), run.Round(time.Millisecond))
+	if once > onceLimit || run > runLimit {
 		t.Errorf("limits: %v once, %v for each run", onceLimit, runLimit)
 	}
 }

@@ -76,7 +76,7 @@ func (r *run) carryOut(ctx context.Context) error {
 		return err
 	}
 	for _, s := range r.userData.plan.Steps {
-		if err := r.step(ctx, s); err != nil {
+		if err := r.userDataStep(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ func (r *run) userDataLog() io.Writer {
 const stepOutput = 512
 
 // step does one step and reports it in one line.
-func (r *run) step(ctx context.Context, s cloudinit.Step) error {
+func (r *run) userDataStep(ctx context.Context, s cloudinit.Step) error {
 	begin := time.Now()
 	if s.Line == "" {
 		return r.commandStep(ctx, s, begin)

@@ -88,17 +88,15 @@ func (e *ShellError) Error() string {
 }
 
 const (
-	defaultKillGrace = 2 * time.Second
-	// afterEnd bounds learning how a script ended that was faster than its
-	// context's end.
-	afterEnd             = time.Second
+	defaultKillGrace     = 2 * time.Second
 	defaultCollectWithin = 2500 * time.Millisecond
 	nameLength           = 16
 )
 
 // RunScript runs a script in the guest. The script is a file in a directory of
-// its own that only the user can enter; its standard input is empty; it runs in
-// a session of its own. Its output is passed on as by Run.
+// its own that only the user can enter (as another User: that only one who knows
+// its random name can, and only the user can read); its standard input is empty;
+// it runs in a session of its own. Its output is passed on as by Run.
 //
 // The three ends of a script: it exited (Result.Status), a signal killed it
 // (Result.Signal as well, recorded in the guest, since not every SSH server
@@ -109,8 +107,8 @@ const (
 // When ctx ends, the script and all processes of its session are ended in the
 // guest, with TERM and after KillGrace with KILL, and the error wraps the cause.
 // That takes no more than KillGrace plus three seconds, also when the guest
-// does not answer; CollectWithin makes it more or less. Processes that the script left behind when it ended by
-// itself are not touched.
+// does not answer; CollectWithin makes it more or less. Processes that the script
+// left behind when it ended by itself are not touched.
 func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writer) (Result, error) {
 	words, err := ParseShell(s.Shell)
 	if err != nil {
@@ -147,7 +145,7 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		return result, fmt.Errorf("running the script in the guest: %w", err)
 	}
 	if ctx.Err() != nil { // the script was faster, and its end is worth knowing
-		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterEnd)
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.collectWithin(context.Cause(ctx)))
 		defer cancel()
 		ctx = late
 	}
@@ -226,16 +224,18 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 		}
 		cancel()
 	}
-	var most time.Duration
-	if r.script.CollectWithin != nil {
-		most = r.script.CollectWithin(cause)
-	}
-	if most <= 0 {
-		most = defaultCollectWithin
-	}
-	late, cancel := context.WithTimeout(ctx, most)
+	late, cancel := context.WithTimeout(ctx, r.script.collectWithin(cause))
 	defer cancel()
 	_, _ = r.collect(late, true) // the files are all that can be had; the guest may be deaf
+}
+
+func (s Script) collectWithin(cause error) time.Duration {
+	if s.CollectWithin != nil {
+		if most := s.CollectWithin(cause); most > 0 {
+			return most
+		}
+	}
+	return defaultCollectWithin
 }
 
 // terminate runs stop.sh. Whether it worked does not matter: there is nothing

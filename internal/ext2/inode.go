@@ -50,6 +50,8 @@ type inode struct {
 	osd1       uint32 // the translator on a Hurd
 	attributes uint32 // block of extended attributes
 	links      uint16
+	ctime      uint32
+	ctimeExtra uint32 // as mtimeExtra
 	mtime      uint32
 	mtimeExtra uint32 // two more bits of seconds, and nanoseconds; Linux only
 	block      [60]byte
@@ -109,6 +111,7 @@ func (t tree) inode(number uint32) (inode, error) {
 		uid:        uint32(le.Uint16(b[2:])) | uint32(le.Uint16(b[120:]))<<16,
 		gid:        uint32(le.Uint16(b[24:])) | uint32(le.Uint16(b[122:]))<<16,
 		size:       uint64(le.Uint32(b[4:])),
+		ctime:      le.Uint32(b[12:]),
 		mtime:      le.Uint32(b[16:]),
 		links:      le.Uint16(b[26:]),
 		sectors:    le.Uint32(b[28:]),
@@ -118,7 +121,7 @@ func (t tree) inode(number uint32) (inode, error) {
 		block:      [60]byte(b[40:100]),
 	}
 	if len(b) >= largeInode && le.Uint16(b[128:]) >= 12 { // so many bytes of the larger part are in use
-		n.mtimeExtra = le.Uint32(b[136:])
+		n.ctimeExtra, n.mtimeExtra = le.Uint32(b[132:]), le.Uint32(b[136:])
 	}
 	if n.mode().IsRegular() {
 		n.size |= uint64(le.Uint32(b[108:])) << 32
@@ -167,13 +170,13 @@ func rawPermissions(mode fs.FileMode) uint16 {
 	return raw
 }
 
-// modTime is the time of the last modification as the file system's own system
-// reads it: the reverse of diskTime.
-func (n inode) modTime(sb Superblock) time.Time {
+// fileTime is a time of an inode as the file system's own system reads it: the
+// reverse of diskTime.
+func fileTime(sb Superblock, seconds, extra uint32) time.Time {
 	if sb.Creator == OSHurd {
-		return time.Unix(int64(n.mtime), 0)
+		return time.Unix(int64(seconds), 0)
 	}
-	return time.Unix(int64(int32(n.mtime))+int64(n.mtimeExtra&3)<<32, int64(n.mtimeExtra>>2))
+	return time.Unix(int64(int32(seconds))+int64(extra&3)<<32, int64(extra>>2))
 }
 
 func (n inode) info(sb Superblock) Info {

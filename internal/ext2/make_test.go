@@ -123,12 +123,12 @@ func TestTimes(t *testing.T) {
 	} {
 		for creator, want := range map[OS]int64{OSHurd: tc.hurd, OSLinux: tc.linux} {
 			seconds, extra := diskTime(time.Unix(tc.in, 0), creator)
-			if got := (inode{mtime: seconds, mtimeExtra: extra}).modTime(Superblock{Creator: creator}); got.Unix() != want || got.Nanosecond() != 0 {
+			if got := fileTime(Superblock{Creator: creator}, seconds, extra); got.Unix() != want || got.Nanosecond() != 0 {
 				t.Errorf("%d becomes %d for the system %d, want %d", tc.in, got.Unix(), creator, want)
 			}
 		}
 	}
-	if got := (inode{mtime: 1 << 31}).modTime(Superblock{Creator: OSHurd}).Unix(); got != 1<<31 {
+	if got := fileTime(Superblock{Creator: OSHurd}, 1<<31, 0).Unix(); got != 1<<31 {
 		t.Errorf("the Hurd wrote 2^31, which was read as %d", got)
 	}
 }

@@ -17,8 +17,11 @@ type Node struct {
 	Path string // relative to the root, names separated by slashes; "." for the root itself
 	Info
 	ModTime time.Time
-	Links   int    // names that the file has; files with the same Inode are one
-	Target  string // of a symbolic link
+	// ChangeTime is when anything about the file was changed last. A Maker sets it
+	// to ModTime.
+	ChangeTime time.Time
+	Links      int    // names that the file has; files with the same Inode are one
+	Target     string // of a symbolic link
 }
 
 // Bounds of a walk. A real tree comes nowhere near.
@@ -89,7 +92,8 @@ func (w *treeWalk) node(ctx context.Context, path string, n inode) error {
 	if err := w.plausible(path, n); err != nil {
 		return err
 	}
-	node := Node{Path: path, Info: n.info(w.t.sb), ModTime: n.modTime(w.t.sb), Links: int(n.links)}
+	node := Node{Path: path, Info: n.info(w.t.sb), Links: int(n.links)}
+	node.ModTime, node.ChangeTime = fileTime(w.t.sb, n.mtime, n.mtimeExtra), fileTime(w.t.sb, n.ctime, n.ctimeExtra)
 	if n.mode().Type() == fs.ModeSymlink {
 		var err error
 		if node.Target, err = w.t.link(n); err != nil {

@@ -84,7 +84,7 @@ type run struct {
 	console  *console.Console
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
-	overlayPath  string      // of the machine that runs
+	overlayPath  string // of the machine that runs
 	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had

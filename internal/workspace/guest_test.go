@@ -17,17 +17,17 @@ import (
 // guestUUID is what the drive of the tests has.
 var guestUUID = [16]byte{0x00, 0x11, 0xe5, 15: 0xff}
 
-// world is a guest made of programs that note how they were called.
-type world struct {
+// fakeGuest is a guest made of programs that note how they were called.
+type fakeGuest struct {
 	t                *testing.T
 	dir, dev, target string
 }
 
-// newWorld makes a guest whose system is what uname -s says, and whose programs
+// newFakeGuest makes a guest whose system is what uname -s says, and whose programs
 // are the given shell scripts besides those that note their call.
-func newWorld(t *testing.T, system string, programs map[string]string) *world {
+func newFakeGuest(t *testing.T, system string, programs map[string]string) *fakeGuest {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), dev: t.TempDir(), target: filepath.Join(t.TempDir(), "w")}
+	w := &fakeGuest{t: t, dir: t.TempDir(), dev: t.TempDir(), target: filepath.Join(t.TempDir(), "w")}
 	all := map[string]string{"uname": "echo " + system, "id": "echo 0", "blockdev": "", "sync": "note"}
 	for _, name := range []string{"mount", "umount", "settrans"} {
 		all[name] = "note"
@@ -46,7 +46,7 @@ func newWorld(t *testing.T, system string, programs map[string]string) *world {
 }
 
 // disk puts a disk into the guest that holds a file system of that UUID.
-func (w *world) disk(name string, uuid [16]byte) {
+func (w *fakeGuest) disk(name string, uuid [16]byte) {
 	w.t.Helper()
 	block := make([]byte, 8192)
 	copy(block[1024+104:], uuid[:])
@@ -56,7 +56,7 @@ func (w *world) disk(name string, uuid [16]byte) {
 }
 
 // run runs a script of ours in the guest.
-func (w *world) run(s GuestScript) (out string, status int) {
+func (w *fakeGuest) run(s GuestScript) (out string, status int) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
@@ -75,7 +75,7 @@ func (w *world) run(s GuestScript) (out string, status int) {
 }
 
 // calls lists what was called, with the paths of the test cut down.
-func (w *world) calls() []string {
+func (w *fakeGuest) calls() []string {
 	text, _ := os.ReadFile(filepath.Join(w.dir, "calls"))
 	return strings.FieldsFunc(strings.NewReplacer(w.dev, "/dev", w.target, "/w").Replace(string(text)), func(r rune) bool { return r == '\n' })
 }
@@ -101,7 +101,7 @@ case $1 in wd1) cp wd1.later wd1 ;; *) exit 1 ;; esac
 		{"Linux, NVMe", "Linux", []string{"nvme0n1", "nvme1n1"}, linux},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, tc.system, nil)
+			w := newFakeGuest(t, tc.system, nil)
 			for i, name := range tc.disks {
 				uuid := guestUUID
 				if i < len(tc.disks)-1 {
@@ -161,7 +161,7 @@ func TestAttachFails(t *testing.T) {
 		{"no such disk, Hurd", "GNU", nil, 66, "no disk of the guest"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, tc.system, tc.programs)
+			w := newFakeGuest(t, tc.system, tc.programs)
 			if tc.status != 66 {
 				w.disk("sda", guestUUID)
 				w.disk("hd1", guestUUID)
@@ -197,7 +197,7 @@ func TestDetach(t *testing.T) {
 			[]string{"umount /w", "mount -o remount,ro /w", "sync "}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			w := newWorld(t, tc.system, tc.programs)
+			w := newFakeGuest(t, tc.system, tc.programs)
 			out, status := w.run(Detach())
 			gone, err := Detached(out)
 			if gone != tc.gone || (err != nil) != tc.fails || (status != 0) != tc.fails {

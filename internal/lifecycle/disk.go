@@ -57,7 +57,7 @@ func (r *run) obtainImage(ctx context.Context) (string, error) {
 // prepareImage makes, or finds, the raw disk that is the same for every run.
 func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.Base) error {
 	prepared, err := store.Prepare(ctx, base, r.prepareKey(), func(ctx context.Context, raw string) ([]byte, error) {
-		m, err := r.prepareDisk(ctx, raw)
+		m, err := r.prepareDisk(ctx, raw, r.hints(base.Preset))
 		if err != nil {
 			return nil, err
 		}
@@ -104,8 +104,15 @@ func (r *run) prepareKey() string {
 		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot, c.RootPartition)
 }
 
-// hints say where to look for the root file system.
-func (r *run) hints() provision.Hints { return provision.Hints{Partition: r.config.RootPartition} }
+// hints say where to look for the root file system, and which of several it is
+// in an image that we know.
+func (r *run) hints(p *image.Preset) provision.Hints {
+	h := provision.Hints{Partition: r.config.RootPartition}
+	if p != nil {
+		h.Prefer = p.Root.Partition
+	}
+	return h
+}
 
 // renamed is an error about a copy of the image, whose path says nothing to a user.
 type renamed struct {
@@ -118,9 +125,9 @@ func (e renamed) Unwrap() error { return e.error }
 
 // prepareDisk is run once for an image: it looks at a raw copy of it, decides
 // how to log in, and edits the copy.
-func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
+func (r *run) prepareDisk(ctx context.Context, raw string, hints provision.Hints) (manifest, error) {
 	var m manifest
-	g, err := provision.Inspect(ctx, raw, r.hints())
+	g, err := provision.Inspect(ctx, raw, hints)
 	if err == nil {
 		m.Guest = &g
 	} else {
@@ -139,7 +146,7 @@ func (r *run) prepareDisk(ctx context.Context, raw string) (manifest, error) {
 		return m, nil
 	}
 	p, err := provision.Prepare(ctx, raw, provision.Options{
-		User: r.config.SSHUser, Hints: r.hints(), Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
+		User: r.config.SSHUser, Hints: hints, Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
 	})
 	if err != nil {
 		err = renamed{err, strings.ReplaceAll(err.Error(), raw, "the image")}

@@ -56,8 +56,17 @@ func (r *run) carryOut(ctx context.Context) error {
 	if len(r.userData.plan.Steps) == 0 && !wait {
 		return nil
 	}
-	end := r.Log.Group("User data")
-	defer end("")
+	return r.step(ctx, "User data", func(ctx context.Context) (string, error) {
+		if wait {
+			return "", r.watched(ctx, r.awaitCloudInit)
+		}
+		return "", r.watched(ctx, r.userDataSteps)
+	})
+}
+
+// watched does what user-data asks for as long as the guest lives, and within
+// the limit that the script has.
+func (r *run) watched(ctx context.Context, do func(context.Context) error) error {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -69,9 +78,11 @@ func (r *run) carryOut(ctx context.Context) error {
 		defer stop()
 	}
 	r.setClock(ctx) // apt minds a clock that is behind
-	if wait {
-		return r.awaitCloudInit(ctx)
-	}
+	return do(ctx)
+}
+
+// userDataSteps does one step after the other, as root.
+func (r *run) userDataSteps(ctx context.Context) error {
 	if err := r.becomeRoot(ctx); err != nil {
 		return err
 	}

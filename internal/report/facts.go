@@ -70,6 +70,9 @@ func (r Report) scriptFact() string {
 	default:
 		end = "exit status " + strconv.Itoa(r.Script.Status)
 	}
+	if end == "" {
+		return with("ran ", took(r.Run), "")
+	}
 	return join(" after ", end, took(r.Run))
 }
 

@@ -78,6 +78,7 @@ func TestEverythingIsShown(t *testing.T) {
 		"Advice":      {Report{Advice: []string{word}}, word, ""},
 		"Script":      {Report{Script: &Script{Status: 42}}, "exit status 42", ""},
 		"signal":      {Report{Script: &Script{Signal: "SEGV"}, Run: 3 * time.Second}, "killed by signal SEGV after 3.00 s", ""},
+		"Run":         {Report{Run: 3 * time.Second}, "ran 3.00 s", ""},
 		"Began":       {Report{Began: time.Unix(0, 0)}, "1970-01-01 00:00:00 UTC", "page"},
 		"Took":        {Report{Took: 61 * time.Second}, "61.0 s", ""},
 		"Accel":       {Report{Accel: word}, word, ""},

@@ -243,7 +243,6 @@ func (a *applying) file(n Node) error {
 	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		a.notice(n.Path, &st)
 		if fileMode(st.Mode).IsDir() {
-			a.dirs.forget(n.Path)
 			err = unix.Unlinkat(at, name, unix.AT_REMOVEDIR)
 		}
 	}
@@ -372,7 +371,6 @@ func (a *applying) delete(name string) error {
 	flags := 0
 	if fileMode(st.Mode).IsDir() {
 		flags = unix.AT_REMOVEDIR
-		a.dirs.forget(name)
 	}
 	switch err := unix.Unlinkat(at, base, flags); {
 	case errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):

@@ -106,6 +106,7 @@ func TestEscapes(t *testing.T) {
 		{"hard link through a link", nil, []Node{symlink("l", ".."), {Path: "h", Mode: 0o644, Link: "l/secret"}}, "did not come back"},
 		{"hard link to the checkout", []string{".git/config"}, []Node{{Path: "h", Mode: 0o644, Link: ".git/config"}}, "did not come back"},
 		{"data beyond the end", nil, []Node{{Path: "f", Size: 1, Data: func(visit func(units.Bytes, []byte) error) error { return visit(1<<50, []byte("x")) }}}, "beyond its end"},
+		{"data over the end", nil, []Node{{Path: "f", Size: 1, Data: func(visit func(units.Bytes, []byte) error) error { return visit(0, []byte("xx")) }}}, "beyond its end"},
 		{"negative offset", nil, []Node{{Path: "f", Size: 1, Data: func(visit func(units.Bytes, []byte) error) error { return visit(-1, []byte("x")) }}}, "beyond its end"},
 		{"negative size", nil, []Node{{Path: "f", Size: -1, Data: func(func(units.Bytes, []byte) error) error { return nil }}}, "size is -1"},
 		{"no data", nil, []Node{{Path: "f", Size: 1}}, "no data"},
@@ -166,7 +167,7 @@ func TestApply(t *testing.T) {
 	}
 	*g.at("l") = symlink("l", "/etc/passwd")
 	suid := text("setuid", "suid")
-	suid.Mode = 0o755 | fs.ModeSetuid | fs.ModeSetgid
+	suid.Mode = 0o755 | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
 	*g.at("setuid") = suid
 	g.nodes = append(g.nodes, directory("file to dir"), text("file to dir/x", "x"), directory("link to dir"), text("link to dir/file", "mine"),
 		text("empty dir", "now a file"), symlink("full dir", "dir"), Node{Path: "pipe", Mode: fs.ModeNamedPipe | 0o622}, text("new/deep/file", "deep"))
@@ -203,6 +204,32 @@ func TestApply(t *testing.T) {
 	}
 	if st, err := os.Stat(filepath.Join(w.dir, "dir")); err != nil || st.ModTime().Unix() != 77 {
 		t.Errorf("time of dir: %v, %v", st.ModTime(), err)
+	}
+}
+
+// TestRemovedDirectory: a directory that was removed is not taken for the one
+// that comes in its place, nor for the file.
+func TestRemovedDirectory(t *testing.T) {
+	for _, test := range []struct {
+		nodes   []Node
+		deleted []string
+		refused string
+	}{
+		{[]Node{text("d/y", "y")}, []string{"d/x", "d"}, ""},
+		{[]Node{text("d", "file"), text("d/y", "y")}, []string{"d/x"}, `"d/y": ` + errLink.Error() + "\n"},
+	} {
+		w := newWorld(t, "d/x")
+		tree := scanned(t, w.dir, Filter{})
+		must(t, tree.CopyTo(t.Context(), &record{}, Owner{}))
+		c, err := Compare(t.Context(), tree, guest{nodes: test.nodes}, Options{})
+		must(t, err)
+		c.Deleted = test.deleted
+		r, err := c.Apply(t.Context(), guest{nodes: test.nodes})
+		must(t, err)
+		if r.Failed.Len() != 0 || reasons(r.Refused) != test.refused || r.Files != 1 || r.Deleted != len(test.deleted) {
+			t.Errorf("%+v", r)
+		}
+		w.check(t)
 	}
 }
 

@@ -122,6 +122,11 @@ func TestCompare(t *testing.T) {
 		{"times of a directory", Filter{}, "", false, func(g *guest) { g.at("d").ModTime, g.at("d").ChangeTime = now, now }, nil, ""},
 		{"mode of a directory", Filter{}, "", false, func(g *guest) { g.at("d").Mode = fs.ModeDir | 0o700 }, []string{"d"}, ""},
 		{"all names of a file", Filter{}, "", false, func(g *guest) { g.at("h1").Size, g.at("h2").Size = 5, 5 }, []string{"h1", "h2"}, ""},
+		{"one file by now, as a tar stream tells it", Filter{}, "", false, func(g *guest) { *g.at("d/x") = Node{Path: "d/x", Mode: 0o644, Link: "a"} }, []string{"a", "d/x"}, ""},
+		{"one file as before, as a tar stream tells it", Filter{}, "", false, func(g *guest) {
+			g.at("h1").Inode = 0
+			*g.at("h2") = Node{Path: "h2", Mode: 0o644, Link: "h1"}
+		}, nil, ""},
 		{"another name for an old file", Filter{}, "", false, func(g *guest) {
 			g.at("a").Inode = 5
 			g.nodes = append(g.nodes, Node{Path: "z", Mode: 0o644, Inode: 5})

@@ -25,6 +25,8 @@ var errLink = errors.New("a directory of its path is a symbolic link or a file")
 
 // dirs opens the directories of a workspace. It keeps the chain of the last
 // one open: who comes along in the order of a tree opens each directory once.
+// Opening a directory closes those below it, so who removes something after
+// opening its parent leaves no stale one behind.
 type dirs struct {
 	names []string
 	fds   []int  // of the workspace and of each name
@@ -109,18 +111,4 @@ func (d *dirs) chown(at int, name string) error {
 func (d *dirs) parent(name string) (int, string, error) {
 	fd, err := d.at(path.Dir(name))
 	return fd, path.Base(name), err
-}
-
-// forget closes a directory, and those in it, since it may be replaced.
-func (d *dirs) forget(dir string) {
-	names := strings.Split(dir, "/")
-	if len(names) > len(d.names) {
-		return
-	}
-	for i, name := range names {
-		if d.names[i] != name {
-			return
-		}
-	}
-	d.cut(len(names) - 1)
 }

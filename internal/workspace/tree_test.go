@@ -131,7 +131,7 @@ func TestSymlinkIsNotEntered(t *testing.T) {
 // else between Scan and CopyTo don't end the copy, and the tree knows.
 func TestCopyWhatChanges(t *testing.T) {
 	dir := t.TempDir()
-	fill(t, dir, "gone", "grown", "pipe", "shrinks", "stays", "twin", "twin2 = twin")
+	fill(t, dir, "gone", "grown", "pipe", "shrinks", "stays", "twin", "twin2 = twin", "twin3 = twin")
 	tree := scanned(t, dir, Filter{})
 	must(t, os.Remove(filepath.Join(dir, "gone")))
 	must(t, os.Remove(filepath.Join(dir, "twin")))
@@ -145,7 +145,7 @@ func TestCopyWhatChanges(t *testing.T) {
 		return nil
 	}}
 	must(t, tree.CopyTo(t.Context(), &sink, Owner{}))
-	if got, want := strings.Join(sink.lines[1:], ","), `file grown "much more",file stays "stays",file twin2 "twin"`; got != want {
+	if got, want := strings.Join(sink.lines[1:], ","), `file grown "much more",file stays "stays",file twin2 "twin",link twin3 = twin2`; got != want {
 		t.Errorf("the sink got %s, want %s", got, want)
 	}
 	for _, name := range []string{"gone", "pipe", "shrinks", "twin"} {

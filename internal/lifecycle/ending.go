@@ -40,6 +40,13 @@ func (e *ending) deadline() time.Time {
 	return e.at.Add(endBudget)
 }
 
+// soon tells when an interrupted run must end; false: nobody has interrupted it.
+func (e *ending) soon() (time.Time, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at.Add(endBudget - stopReserve), !e.at.IsZero()
+}
+
 // budgetError is why something at the end of an interrupted run was given up.
 type budgetError struct{}
 

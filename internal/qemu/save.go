@@ -66,7 +66,15 @@ func (m *Machine) load(ctx context.Context, state *os.File) error {
 	return m.awaitMigration(ctx)
 }
 
-// Resume lets a machine go on that stands still after Save or Load.
+// Pause stops the guest, which notices nothing but the time; Resume lets it go on.
+func (m *Machine) Pause(ctx context.Context) error {
+	if err := m.monitor.Execute(ctx, "stop", nil, nil); err != nil {
+		return fmt.Errorf("pausing the machine: %w", m.orExit(err))
+	}
+	return nil
+}
+
+// Resume lets a machine go on that stands still after Save, Load or Pause.
 func (m *Machine) Resume(ctx context.Context) error {
 	if err := m.monitor.Execute(ctx, "cont", nil, nil); err != nil {
 		return fmt.Errorf("resuming the machine: %w", m.orExit(err))

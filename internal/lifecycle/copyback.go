@@ -1,0 +1,327 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/process"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/workspace"
+)
+
+// backTime bounds the way back when nobody interrupts it: a gigabyte over the
+// SSH of an emulated guest would take a quarter of an hour.
+const backTime = time.Hour
+
+// bringBack fetches what the script left, whatever became of it. What goes
+// wrong here is a warning: it never hides the script's own result.
+func (r *run) bringBack(ctx context.Context) {
+	c := &r.checkout
+	if !c.in || c.fetched {
+		return
+	}
+	c.fetched = true
+	back, stop := r.ending.context(ctx, backTime, stopReserve)
+	defer stop()
+	if err := r.step(back, "Copy back", r.copyBack); err != nil {
+		if cause := context.Cause(back); cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		r.warn("The workspace did not come back whole", err.Error())
+	}
+}
+
+// warn makes an annotation and remembers it for the reports.
+func (r *run) warn(title, text string) {
+	r.result.Warnings = append(r.result.Warnings, title+": "+actions.Printable(text))
+	r.Log.Annotate(actions.Warning, title, text)
+}
+
+// copyBack fetches the results into the workspace, and the files of the artifact.
+func (r *run) copyBack(ctx context.Context) (string, error) {
+	c := &r.checkout
+	globs, _ := r.artifactGlobs() // it was looked at before
+	if c.back.None() && globs.empty() {
+		return syncNone, nil
+	}
+	fetch := r.fetchStream
+	if c.onDisk {
+		d, err := r.openDrive(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = d.Close() }() // it was only read
+		fetch = func(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
+			return fetchDrive(ctx, d, t, o)
+		}
+	} else if err := r.client.Err(); err != nil {
+		return "", fmt.Errorf("it was in the guest, which is lost: %w", err)
+	}
+	note, err := syncNone, error(nil)
+	if !c.back.None() {
+		note, err = r.fetchChanges(ctx, fetch)
+	}
+	if !globs.empty() {
+		err = errors.Join(err, r.fetchArtifact(ctx, globs, fetch))
+	}
+	return note, err
+}
+
+// fetcher brings what options choose of the guest's workspace into a tree's directory.
+type fetcher func(context.Context, *workspace.Tree, workspace.Options) (*workspace.Changes, workspace.Result, error)
+
+// fetchChanges brings the results into the workspace, and tells what came.
+func (r *run) fetchChanges(ctx context.Context, fetch fetcher) (string, error) {
+	c := &r.checkout
+	changes, result, err := fetch(ctx, c.tree, workspace.Options{Back: c.back, Delete: c.delete, Since: c.since})
+	if changes == nil {
+		return "", err
+	}
+	text := fmt.Sprintf("%s in %s", counted(result.Files, "file"), result.Bytes.Human())
+	if result.Deleted > 0 {
+		text += fmt.Sprintf(", %d deleted", result.Deleted)
+	}
+	r.result.BackFiles, r.result.BackBytes = result.Files, result.Bytes
+	r.notes("note", result.Notices)
+	for _, n := range []struct {
+		title string
+		notes workspace.Notes
+	}{
+		{"Not copied back", result.Refused}, {"Could not be written into the workspace", result.Failed}, {"Did not come back", result.Missing},
+	} {
+		if n.notes.Len() > 0 {
+			r.warn(n.title, noted(n.notes))
+		}
+	}
+	return text, err
+}
+
+// noted writes notes for one warning.
+func noted(n workspace.Notes) string {
+	var b strings.Builder
+	for i, note := range n.List {
+		if i == shownNotes {
+			break
+		}
+		fmt.Fprintf(&b, "%q: %s\n", note.Path, note.Reason)
+	}
+	if more := n.Len() - shownNotes; more > 0 {
+		fmt.Fprintf(&b, "and %d more\n", more)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// letGoTime bounds how long the guest may take to let go of the drive: a Hurd
+// takes 3 s when nothing is to be written any more.
+const letGoTime = 2 * time.Minute
+
+// openDrive has the guest let go of the drive and opens it here. A guest that
+// does not, or that is gone, has left what it had written out; the machine
+// stands still while that is put in order.
+func (r *run) openDrive(ctx context.Context) (*workspace.Drive, error) {
+	why := r.letGo(ctx)
+	d, err := workspace.OpenDrive(r.checkout.drive)
+	if err != nil {
+		return nil, err
+	}
+	clean, err := d.Clean()
+	if err == nil && !clean {
+		if why == nil {
+			why = errors.New("it says that it has, and it has not")
+		}
+		err = r.repairDrive(ctx, d, why)
+	}
+	if err != nil {
+		_ = d.Close() // it was only read
+		return nil, err
+	}
+	return d, nil
+}
+
+// letGo asks the guest to detach the drive. The error says why it did not.
+func (r *run) letGo(ctx context.Context) error {
+	limited, cancel := context.WithTimeoutCause(ctx, letGoTime, fmt.Errorf("it took longer than %s", letGoTime))
+	defer cancel()
+	if deadline, ok := r.ending.soon(); ok { // half of what is left, the other half for what it has written out
+		limited, cancel = context.WithDeadlineCause(limited, time.Now().Add(time.Until(deadline)/2), budgetError{})
+		defer cancel()
+	}
+	if err := r.client.Err(); err != nil {
+		return err
+	}
+	limited, release := r.machine.Context(limited)
+	defer release()
+	out, err := r.inGuest(limited, workspace.Detach())
+	if err != nil {
+		return err
+	}
+	gone, err := workspace.Detached(out)
+	if err == nil && !gone {
+		r.Log.Printf("Something that the script left behind still uses the workspace, which it can't change any more.")
+	}
+	return err
+}
+
+// repairDrive mends a drive that the guest did not let go of.
+func (r *run) repairDrive(ctx context.Context, d *workspace.Drive, why error) error {
+	if r.machine.Err() == nil {
+		if err := r.machine.Pause(ctx); err != nil && r.machine.Err() == nil {
+			return fmt.Errorf("the guest did not let go of the workspace (%w), and can't be stopped: %w", why, err)
+		}
+		if r.config.ImageOutput != "" {
+			defer func() { _ = r.machine.Resume(ctx) }() // the export will find out
+		}
+	}
+	lines, err := d.Repair(ctx)
+	if err != nil {
+		return fmt.Errorf("the guest did not let go of the workspace: %w: %w", why, err)
+	}
+	text := fmt.Sprintf("what the guest had written to the disk is taken, since it did not let go of it: %v", why)
+	if len(lines) > 0 {
+		text += fmt.Sprintf("; e2fsck mended the file system: %s", strings.Join(lines[:min(len(lines), 5)], "; "))
+	}
+	r.warn("The last changes to the workspace may be missing", text)
+	return nil
+}
+
+// fetchDrive fetches from the drive.
+func fetchDrive(ctx context.Context, d *workspace.Drive, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
+	o.Since = time.Time{} // any other time of change than ours is a change
+	changes, err := workspace.Compare(ctx, t, d, o)
+	if changes == nil {
+		return nil, workspace.Result{}, err
+	}
+	result, applyErr := changes.Apply(ctx, d)
+	return changes, result, errors.Join(err, applyErr)
+}
+
+// spoolLimit bounds what a listing of the guest's workspace may take here.
+const spoolLimit = 512 << 20
+
+// fetchStream fetches over SSH: a listing by GNU find tells what has changed,
+// and only that travels. Without such a find everything does, and is compared here.
+func (r *run) fetchStream(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
+	ctx, release := r.machine.Context(ctx)
+	defer release()
+	list := filepath.Join(r.dir, "listing")
+	defer func() { _ = os.Remove(list) }() // the run directory goes as a whole later
+	if err := r.spool(ctx, list, spoolLimit, listScript, append([]string{workspace.GuestPath}, workspace.ListingArgs...)...); err != nil {
+		if ctx.Err() != nil || r.client.Err() != nil {
+			return nil, workspace.Result{}, err
+		}
+		return r.fetchAll(ctx, t, o)
+	}
+	f, err := os.Open(list)
+	if err != nil {
+		return nil, workspace.Result{}, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	changes, err := workspace.Compare(ctx, t, workspace.NewListing(f), o)
+	if changes == nil {
+		return nil, workspace.Result{}, err
+	}
+	var names bytes.Buffer
+	if err := changes.WriteList(&names); err != nil {
+		return nil, workspace.Result{}, err
+	}
+	result, applyErr := r.receive(ctx, changes, &names)
+	return changes, result, errors.Join(err, applyErr)
+}
+
+// The commands that list and send a guest's workspace; $1 is its path.
+const (
+	listScript = `cd "$1" && shift && exec find "$@"`
+	sendScript = `cd "$1" && exec tar -c --format=gnu --sparse --null --no-recursion --files-from=- -f -`
+	allScript  = `cd "$1" && exec tar -c -f - .`
+)
+
+// receive applies the changes from a stream of just the files that names lists.
+func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.Reader) (workspace.Result, error) {
+	pr, pw := io.Pipe()
+	diag := &process.Tail{Limit: 1 << 10}
+	sent := make(chan error, 1)
+	go func() {
+		status, err := r.client.Run(ctx, guest.Command{
+			Line: guest.ScriptLine(sendScript, workspace.GuestPath), Stdin: names, Stdout: pw, Stderr: diag,
+		})
+		if err == nil && status.Code > 1 { // 1: a file changed while it was read
+			err = fmt.Errorf("sending the workspace: tar in the guest %s: %s", status, actions.Printable(strings.TrimSpace(diag.String())))
+		}
+		sent <- err
+		_ = pw.CloseWithError(err) // never fails
+	}()
+	result, err := changes.Apply(ctx, workspace.NewTarSource(pr, 0))
+	_ = pr.CloseWithError(errors.New("the stream is not read any more")) // never fails
+	return result, errors.Join(err, <-sent)
+}
+
+// fetchAll fetches everything and compares it here.
+func (r *run) fetchAll(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
+	r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
+	file := filepath.Join(r.dir, "workspace.tar")
+	defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
+	if err := r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath); err != nil {
+		return nil, workspace.Result{}, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, workspace.Result{}, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
+	if changes == nil {
+		return nil, workspace.Result{}, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, workspace.Result{}, err
+	}
+	result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
+	return changes, result, errors.Join(err, applyErr)
+}
+
+// spool writes what a command in the guest prints to a file.
+func (r *run) spool(ctx context.Context, file string, limit int64, script string, args ...string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	diag := &process.Tail{Limit: 1 << 10}
+	status, err := r.client.Run(ctx, guest.Command{
+		Line: guest.ScriptLine(script, args...), Stdout: &bounded{w: f, left: limit}, Stderr: diag,
+	})
+	if err == nil && status.Code != 0 {
+		err = fmt.Errorf("the command in the guest %s: %s", status, actions.Printable(strings.TrimSpace(diag.String())))
+	}
+	return errors.Join(err, f.Close())
+}
+
+// bounded is a writer that fails when a guest sends more than it should.
+type bounded struct {
+	w    io.Writer
+	left int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if int64(len(p)) > b.left {
+		return 0, errors.New("the guest sends more than it may")
+	}
+	b.left -= int64(len(p))
+	return b.w.Write(p)
+}
+
+// spareDrive is the workspace's drive as the machine gets it.
+func (r *run) spareDrive() []qemu.Disk {
+	if r.checkout.drive == "" {
+		return nil
+	}
+	return []qemu.Disk{{Image: qemu.Image{Path: r.checkout.drive, Format: "raw"}, Durable: false}}
+}

@@ -20,10 +20,10 @@ var leaves = []string{"internal/platform", "internal/process", "internal/units"}
 // imports leaves only.
 var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
-	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/selftest"},
+	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/selftest", "internal/snapshot"},
 	"internal/lifecycle": {
 		"internal/actions", "internal/config", "internal/console", "internal/guest", "internal/image",
-		"internal/provision", "internal/qemu", "internal/selftest",
+		"internal/provision", "internal/qemu", "internal/selftest", "internal/snapshot",
 	},
 	"internal/provision": {"internal/ext2"},
 }

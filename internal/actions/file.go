@@ -40,6 +40,11 @@ func (f FileCommand) SetOutput(name, value string) error {
 	return f.writeLines("output", []string{text})
 }
 
+// AddSummary adds Markdown of ours to the step's summary.
+func (f FileCommand) AddSummary(markdown string) error {
+	return f.writeLines("step_summary", []string{strings.TrimSuffix(markdown, "\n")})
+}
+
 // append turns the library's panic on an unwritable file into an error.
 func (f FileCommand) append(command, message string) (err error) {
 	defer func() {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -183,6 +184,30 @@ func (l *Log) Annotate(level Level, title, message string) {
 	})
 }
 
+// Place is where in the workspace an annotation belongs.
+type Place struct {
+	File         string // relative to the workspace; empty: nowhere
+	Line, Column int    // from 1; 0: not known
+}
+
+// AnnotateFile sets an annotation on a file of the workspace. Without a runner
+// nothing is printed: whoever sits at a terminal has just seen the compiler say it.
+func (l *Log) AnnotateFile(level Level, at Place, message string) {
+	if !l.opt.Commands {
+		return
+	}
+	properties := githubactions.CommandProperties{}
+	if at.File != "" {
+		properties["file"] = oneLine(at.File)
+		for name, n := range map[string]int{"line": at.Line, "col": at.Column} {
+			if n > 0 {
+				properties[name] = strconv.Itoa(n)
+			}
+		}
+	}
+	l.command.IssueCommand(&githubactions.Command{Name: string(level), Message: Printable(message), Properties: properties})
+}
+
 // Guest returns writers for what the guest prints. With a runner both lead,
 // fenced and in the order of arrival, to the one output.
 func (l *Log) Guest() (stdout, stderr io.Writer) {
@@ -280,4 +305,12 @@ func (g guest) Write(p []byte) (int, error) {
 
 func oneLine(s string) string {
 	return strings.Join(strings.Fields(Printable(s)), " ")
+}
+
+// Debug says something that a runner shows only with debug logging, and people
+// at a terminal not at all.
+func (l *Log) Debug(text string) {
+	if l.opt.Commands {
+		l.command.IssueCommand(&githubactions.Command{Name: "debug", Message: oneLine(text)})
+	}
 }

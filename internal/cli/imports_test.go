@@ -23,8 +23,8 @@ var allowed = map[string][]string{
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest"},
 	"internal/lifecycle": {
 		"internal/actions", "internal/cli", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
-		"internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report", "internal/results",
-		"internal/selftest", "internal/snapshot", "internal/workspace",
+		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",
+		"internal/results", "internal/selftest", "internal/snapshot", "internal/workspace",
 	},
 	"internal/provision": {"internal/ext2"},
 	"internal/workspace": {"internal/ext2"},

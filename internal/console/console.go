@@ -237,6 +237,13 @@ func (c *Console) Tail(n int) []Line {
 	return lines
 }
 
+// Forgotten is the number of lines before those that Tail can give.
+func (c *Console) Forgotten() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ring.Forgotten()
+}
+
 // Bytes is how much the guest has sent.
 func (c *Console) Bytes() units.Bytes {
 	c.mu.Lock()

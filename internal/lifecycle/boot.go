@@ -109,12 +109,16 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	r.started, r.machine = time.Now(), m
 	r.watchConsole(ctx, m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
+	r.stopSamples = r.observe(ctx, m)
 	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
 	err = r.reach(ctx, m)
 	if err == nil {
 		return nil
 	}
+	r.screenshot(ctx)
 	failure := r.bootFailure(ctx, err)
+	r.stopSamples()
+	r.stopSamples = func() {}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
 	defer cancel()
 	return errors.Join(failure, m.Stop(stop), os.Remove(overlay))
@@ -129,6 +133,7 @@ func (r *run) spec(overlay string) qemu.Spec {
 			Image: qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}},
 		}},
 	}
+	s.Disks = append(s.Disks, r.spareDrive()...)
 	if r.seed != "" {
 		s.Disks = append(s.Disks, qemu.Disk{Image: qemu.Image{Path: r.seed, Format: "raw"}, CDROM: true, ReadOnly: true})
 	}

@@ -164,7 +164,7 @@ func (r *run) bringIn(ctx context.Context) (string, error) {
 		if u.Created {
 			r.Log.Printf("User %s was made in the guest.", c.user)
 		}
-		owner = workspace.Owner{UID: uint32(u.UID), GID: uint32(u.GID)} //nolint:gosec // not negative, as EnsureUser has them
+		owner = workspace.Owner{UID: uint32(u.UID), GID: uint32(u.GID)}
 	}
 	if c.way == syncNone {
 		return syncNone, nil

@@ -25,11 +25,14 @@ func (c *cleanup) push(name string, undo func(context.Context) error) {
 	c.steps = append(c.steps, cleanupStep{name, undo})
 }
 
-// run undoes everything, even when a step fails or panics, and joins the errors.
+// run undoes everything that is left.
+func (c *cleanup) run(ctx context.Context) error { return c.runTo(ctx, 0) }
+
+// runTo undoes all but the first keep steps, even when a step fails or panics, and joins the errors.
 // The context is that of the end of the run, see ending.
-func (c *cleanup) run(ctx context.Context) error {
+func (c *cleanup) runTo(ctx context.Context, keep int) error {
 	var errs []error
-	for len(c.steps) > 0 {
+	for len(c.steps) > keep {
 		last := c.steps[len(c.steps)-1]
 		c.steps = c.steps[:len(c.steps)-1]
 		if err := guarded(ctx, last.undo); err != nil {

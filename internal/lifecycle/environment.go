@@ -92,7 +92,7 @@ func (r *run) scriptEnvironment() (shell []byte, files []guest.File) {
 	}
 	e := environment.New(h, r.variables)
 	for _, s := range e.Skipped {
-		r.Log.Debugf("%s is not passed on: %s", s.Name, s.Why)
+		r.Log.Debug(s.Name + " is not passed on: " + s.Why)
 	}
 	for _, f := range e.Files {
 		file := guest.File{Name: f.Name, Content: f.Content}
@@ -135,8 +135,8 @@ func (r *run) mergeFiles(collected map[string]guest.Collected) {
 	if err != nil {
 		r.warn("The script's results are not complete", err.Error())
 	}
-	if n := len(merged.Outputs) + len(merged.Env) + len(merged.Paths) + len(merged.State); n > 0 || merged.Summary > 0 {
-		r.Log.Printf("Taken over from the script: %s, %s, %s of PATH, %s of summary",
-			counted(len(merged.Outputs), "output"), counted(len(merged.Env), "variable"), counted(len(merged.Paths), "directory"), counted(merged.Summary, "byte"))
+	if n := len(merged.Outputs) + len(merged.Env) + len(merged.Paths) + len(merged.State); r.Log.Commands() && n+merged.Summary > 0 {
+		r.Log.Printf("Taken over from the script: %s, %s, %s for PATH, %s of summary",
+			counted(len(merged.Outputs), "output"), counted(len(merged.Env), "variable"), counted(len(merged.Paths), "path"), counted(merged.Summary, "byte"))
 	}
 }

@@ -62,7 +62,8 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 }
 
 // guestLost classifies why a running guest is gone.
-func (r *run) guestLost(cause error) error {
+func (r *run) guestLost(ctx context.Context, cause error) error {
+	r.screenshot(ctx)
 	// QEMU's end and the connection's end arrive in any order; the former says more.
 	select {
 	case <-r.machine.Done():

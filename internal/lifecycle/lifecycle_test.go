@@ -25,7 +25,7 @@ import (
 // newRun gives a run with a log that can be read.
 func newRun() (*run, *bytes.Buffer) {
 	var out bytes.Buffer
-	return &run{Request: Request{Log: actions.New(actions.Options{Stdout: &out, Stderr: &out})}}, &out
+	return makeRun(Request{Log: actions.New(actions.Options{Stdout: &out, Stderr: &out})}), &out
 }
 
 // TestEnds is the table of ends in the README.
@@ -277,7 +277,7 @@ func TestReportFailure(t *testing.T) {
 
 func TestOutputs(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "output")
-	r := &run{Request: Request{Log: actions.New(actions.Options{Stdout: &bytes.Buffer{}, Commands: true, Getenv: func(string) string { return file }})}}
+	r := makeRun(Request{Log: actions.New(actions.Options{Stdout: &bytes.Buffer{}, Commands: true, Getenv: func(string) string { return file }})})
 	r.result = Result{
 		Kind: Success, Accel: "tcg", AccelReason: "why", Boot: 12345 * time.Millisecond, SSH: time.Second, Script: 2 * time.Second,
 		Attempts: 2, Uname: "GNU hurd", ImageDigest: "sha256:00", SerialLog: "s", QEMULog: "q",

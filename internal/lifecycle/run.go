@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,10 +14,16 @@ import (
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/diagnostic"
+	"github.com/org/hurd-qemu-action/internal/environment"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/image"
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/report"
+	"github.com/org/hurd-qemu-action/internal/results"
+	"github.com/org/hurd-qemu-action/internal/units"
+	"github.com/org/hurd-qemu-action/internal/workspace"
 )
 
 // Host says where a run may keep things, and what it runs on.
@@ -28,6 +35,10 @@ type Host struct {
 	QEMU      string // binary; empty: qemu-system-x86_64 of PATH
 	Version   string // of this program
 	Progress  bool   // a person watches a terminal
+	Home      string // of the user; empty: not known
+
+	Environ    []string // of this process, as the script's environment is made of it
+	ResultsURL string   // ACTIONS_RESULTS_URL: the job's artifact and cache services; empty: there are none
 
 	Repository string // owner/name of the workflow's repository, for artifacts; empty: none
 	RunID      int64  // of the workflow; 0: none
@@ -56,6 +67,11 @@ type Result struct {
 	SerialLog   string // relative to the workspace; empty: there is none
 	QEMULog     string
 	Phases      []Phase // in order
+
+	Warnings  []string         // that were annotated about what did not come back
+	BackFiles int              // files copied back into the workspace
+	BackBytes units.Bytes      // that were written for them
+	Artifact  results.Artifact // zero: none was made
 }
 
 // run is the state of the one pass: what its steps found and made so far.
@@ -66,10 +82,13 @@ type run struct {
 	cleanup cleanup
 	result  Result
 
+	began  time.Time
 	logs   *logs
-	serial *os.File
-	qemu   *os.File
+	mask   *actions.Masker
+	serial io.Writer // masked, like qemu
+	qemu   io.Writer
 	dir    string // run directory, private
+	kept   int    // steps of the cleanup that the reports still need
 
 	features *qemu.Features
 	accel    qemu.Decision
@@ -91,6 +110,14 @@ type run struct {
 	client       *guest.Client
 
 	userData userData // for a guest without cloud-init
+
+	checkout    checkout
+	variables   []environment.Variable
+	diagnostics *diagnostic.Collector
+	stopSamples func()
+	samples     []report.Sample
+	usage       report.Usage
+	picture     []byte // of the screen, as PNG; empty: none was taken
 }
 
 // patience is how long the reader of the log may keep a run that is to end.
@@ -100,7 +127,7 @@ const patience = time.Second
 // the Result, and leaves nothing behind but the logs, also when ctx ends; the
 // cause of that end should be an Interrupt.
 func Run(ctx context.Context, req Request) Result {
-	r := &run{Request: req, qemuTail: &process.Tail{Limit: 8 << 10}}
+	r := makeRun(req)
 	defer context.AfterFunc(ctx, func() {
 		r.ending.interrupted(time.Now())
 		req.Log.Hurry(patience)
@@ -112,14 +139,40 @@ func Run(ctx context.Context, req Request) Result {
 			err = fail(Canceled, "Canceled", cause)
 		}
 	}
+	r.bringBack(ctx)
+	if err == nil && r.result.Kind == Success && r.config.ImageOutput != "" {
+		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
+	}
 	r.conclude(err)
+	r.finish(ctx, err)
+	return r.result
+}
+
+func makeRun(req Request) *run {
+	return &run{
+		Request: req, began: time.Now(), qemuTail: &process.Tail{Limit: 8 << 10},
+		mask:        actions.NewMasker(req.Log.AddMask),
+		diagnostics: diagnostic.New(diagnostic.Options{Root: workspace.GuestPath}),
+		stopSamples: func() {},
+	}
+}
+
+// finish ends the machine, which completes the logs, says how the run ended, and
+// leaves nothing behind but what it was asked to.
+func (r *run) finish(ctx context.Context, err error) {
+	r.stopSamples()
+	last, stop := r.ending.context(ctx, cleanupBudget, stopReserve/2)
+	ended := r.cleanup.runTo(last, r.kept)
+	stop()
+	r.annotateOutput()
+	r.annotateConsole()
+	r.publish(ctx, err)
 	r.report(err)
-	last, stop := r.ending.context(ctx, cleanupBudget, 0)
+	last, stop = r.ending.context(ctx, cleanupBudget, 0)
 	defer stop()
-	if err := r.cleanup.run(last); err != nil {
+	if err := errors.Join(ended, r.cleanup.run(last)); err != nil {
 		r.Log.Annotate(actions.Warning, "Cleaning up was not complete", err.Error())
 	}
-	return r.result
 }
 
 // pass goes through the steps in order.
@@ -133,6 +186,7 @@ func (r *run) pass(ctx context.Context) error {
 	}{
 		{"Accelerator", r.chooseAccel},
 		{"Image", r.obtainImage},
+		{"Workspace", r.packWorkspace},
 		{"Boot", r.boot},
 	}
 	if err := r.begin(); err != nil {
@@ -146,10 +200,10 @@ func (r *run) pass(ctx context.Context) error {
 	if err := r.carryOut(ctx); err != nil {
 		return err
 	}
-	if err := r.runScript(ctx); err != nil || r.config.ImageOutput == "" || r.result.Kind != Success {
+	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
 		return err
 	}
-	return r.step(ctx, "Export", r.export)
+	return r.runScript(ctx)
 }
 
 // readInputs validates everything that can be validated before anything is
@@ -171,6 +225,8 @@ func (r *run) readInputs() error {
 			problems = append(problems, separate(r.source.Check(r.want()))...)
 		}
 	}
+	problems = append(problems, r.readWorkspace()...)
+	problems = append(problems, r.readEnvironment()...)
 	if len(problems) > 0 {
 		return fail(InputInvalid, "Invalid input", errors.Join(problems...))
 	}
@@ -213,16 +269,19 @@ func (r *run) begin() error {
 		return err
 	}
 	r.result.QEMULog = r.logs.path("qemu.log")
+	r.kept = len(r.cleanup.steps)
 	return nil
 }
 
-func (r *run) log(name string) (*os.File, error) {
+// log opens a log in which secrets are masked.
+func (r *run) log(name string) (io.Writer, error) {
 	f, err := r.logs.create(name)
 	if err != nil {
 		return nil, fail(Internal, "No place for the logs", err)
 	}
-	r.cleanup.push("closing "+name, func(context.Context) error { return f.Close() })
-	return f, nil
+	w := r.mask.Writer(f)
+	r.cleanup.push("closing "+name, func(context.Context) error { return errors.Join(w.Close(), f.Close()) })
+	return w, nil
 }
 
 // storeDir is the image store.

@@ -36,7 +36,8 @@ func (r *run) runScript(ctx context.Context) error {
 	r.watchGuest(ctx, cancel)
 	r.setClock(ctx)
 	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
-	stdout, stderr := r.Log.Guest()
+	stdout, stderr, closeOutput := r.output()
+	defer closeOutput()
 	if limit := r.config.IdleTimeout; limit > 0 {
 		idle := newIdleTimer(limit, func() { cancel(timeoutError{"idle-timeout", limit}) })
 		defer idle.stop()
@@ -47,10 +48,16 @@ func (r *run) runScript(ctx context.Context) error {
 		ctx, stop = context.WithTimeoutCause(ctx, limit, timeoutError{"timeout", limit})
 		defer stop()
 	}
+	env, files := r.scriptEnvironment()
+	start := time.Now()
 	res, err := r.client.RunScript(ctx, guest.Script{
-		Text: r.config.Script, Shell: r.config.Shell, Dir: r.config.WorkingDirectory,
+		Text: r.config.Script, Shell: r.config.Shell, Dir: r.scriptDir(), User: r.checkout.user,
+		Env: env, Files: files, CollectWithin: collectWithin,
 	}, stdout, stderr)
+	closeOutput()
+	r.phase("Script", start, "", err)
 	r.result.Script = res.Duration
+	r.mergeFiles(res.Files)
 	if err != nil {
 		return r.scriptFailure(ctx, err)
 	}
@@ -59,6 +66,19 @@ func (r *run) runScript(ctx context.Context) error {
 		r.Log.Printf("The script left a process behind that holds its output open; what that prints is not waited for.")
 	}
 	return nil
+}
+
+// output gives the writers for what the script prints: shown without its
+// secrets, and searched for what compilers complain about. The function ends them.
+func (r *run) output() (stdout, stderr io.Writer, end func()) {
+	out, diag := r.Log.Guest()
+	maskedOut, maskedDiag := r.mask.Writer(out), r.mask.Writer(diag)
+	seenOut, seenDiag := r.diagnostics.Writer(), r.diagnostics.Writer()
+	end = sync.OnceFunc(func() {
+		// The log keeps its own errors, and the others never fail.
+		_ = errors.Join(maskedOut.Close(), maskedDiag.Close(), seenOut.Close(), seenDiag.Close())
+	})
+	return io.MultiWriter(maskedOut, seenOut), io.MultiWriter(maskedDiag, seenDiag), end
 }
 
 // clockTime bounds the setting of the clock, which takes one round trip.
@@ -137,13 +157,15 @@ func (r *run) scriptFailure(ctx context.Context, err error) error {
 		return fail(InputInvalid, "Invalid input", fmt.Errorf("working-directory: %w", err), "Create the directory in the script, or name one that exists in the guest.")
 	case errors.As(err, new(*guest.TemplateError)):
 		return fail(InputInvalid, "Invalid input", err)
+	case errors.As(err, new(*guest.UserError)):
+		return fail(InputInvalid, "Invalid input", fmt.Errorf("user: %w", err))
 	case errors.As(err, &shell):
 		return fail(InputInvalid, "Invalid input", fmt.Errorf("shell: %w", err), "Name a shell that is installed in the guest.")
 	case cause != nil || errors.Is(err, guest.ErrLost):
 		if cause == nil {
 			cause = err
 		}
-		return r.guestLost(cause)
+		return r.guestLost(ctx, cause)
 	}
 	return fail(Internal, "The script could not be run", err)
 }

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest"},
 	"internal/lifecycle": {
-		"internal/actions", "internal/cli", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
 		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",
 		"internal/results", "internal/selftest", "internal/snapshot", "internal/workspace",
 	},

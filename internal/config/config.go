@@ -67,6 +67,10 @@ type Config struct {
 	PrivateKey ssh.Signer      // nil: made for the run
 	HostKeys   []ssh.PublicKey // empty: made for the run
 
+	Prepare         string      // empty: none
+	Snapshot        string      // auto, save, restore or off
+	SnapshotMaxSize units.Bytes // not 0
+
 	BootTimeout  time.Duration // 0: by accelerator
 	BootAttempts int
 }
@@ -142,6 +146,9 @@ func Parse(in Inputs, read Files) (Config, error) {
 		MetaData:         p.textOrFile("meta-data", in.MetaData),
 		SSHUser:          p.user("ssh-user", in.SSHUser),
 		SSHPort:          p.number("ssh-port", in.SSHPort, math.MaxUint16),
+		Prepare:          p.prepare(),
+		Snapshot:         in.Snapshot,
+		SnapshotMaxSize:  p.snapshotSize(),
 		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
 		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),
 	}
@@ -201,6 +208,24 @@ func (p *parser) script() string {
 		p.add("run", p.in.Run, "holds a NUL byte", "a script is text")
 	}
 	return p.in.Run
+}
+
+func (p *parser) prepare() string {
+	if strings.ContainsRune(p.in.Prepare, 0) {
+		p.add("prepare", p.in.Prepare, "holds a NUL byte", "a script is text")
+	}
+	if strings.TrimSpace(p.in.Prepare) == "" {
+		return ""
+	}
+	return p.in.Prepare
+}
+
+func (p *parser) snapshotSize() units.Bytes {
+	b, err := units.ParseBytes(p.in.SnapshotMaxSize)
+	if err != nil || b <= 0 {
+		p.add("snapshot-max-size", p.in.SnapshotMaxSize, "is not a size", "write a size such as 2G or 500M")
+	}
+	return b
 }
 
 // shellTemplate is checked the way the runner checks the shell of a run step:

@@ -56,6 +56,7 @@ func TestDefaults(t *testing.T) {
 		Script: "uname -a", Image: "debian", Memory: 2 * units.GiB, CPUs: 1, Accel: "auto",
 		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2, ImageVerify: "published",
 		Sync: "auto", WorkspaceSize: 4 * units.GiB, CopyBack: "changed", RetentionDays: 7,
+		Snapshot: "auto", SnapshotMaxSize: 2 * units.GiB,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -86,6 +87,9 @@ func effects(t *testing.T) map[string]struct {
 		"artifact-path":     {"out/**", func(c Config) bool { return c.ArtifactPath == "out/**" }},
 		"retention-days":    {"30", func(c Config) bool { return c.RetentionDays == 30 }},
 		"root-partition":    {"5", func(c Config) bool { return c.RootPartition == 5 }},
+		"prepare":           {"apt-get update", func(c Config) bool { return c.Prepare == "apt-get update" }},
+		"snapshot":          {"off", func(c Config) bool { return c.Snapshot == "off" }},
+		"snapshot-max-size": {"1G", func(c Config) bool { return c.SnapshotMaxSize == units.GiB }},
 		"timeout":           {"90s", func(c Config) bool { return c.Timeout == 90*time.Second }},
 		"idle-timeout":      {"10m", func(c Config) bool { return c.IdleTimeout == 10*time.Minute }},
 		"image":             {"selftest", func(c Config) bool { return c.Image == "selftest" }},
@@ -160,6 +164,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		CPUModel: "a b", DiskBus: "a;b", NIC: "x,y", Provision: "magic", UserData: "missing-file",
 		SSHUser: "Mallory; rm", SSHPort: "70000", SSHPrivateKey: locked, SSHHostKey: "not a key",
 		BootTimeout: "1000h", BootAttempts: "11",
+		Prepare: "a\x00b", Snapshot: "sometimes", SnapshotMaxSize: "huge",
 		User: "no such name", Sync: "magic", WorkspaceSize: "1", ArtifactName: "a/b", RetentionDays: "91", RootPartition: "none",
 		ImageVerify: "maybe", DiskSize: "big", ImageOutput: "../x", AptSnapshot: "yesterday",
 	}

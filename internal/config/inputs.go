@@ -64,6 +64,10 @@ type Inputs struct {
 	SSHPrivateKey string `name:"ssh-private-key" group:"Login" placeholder:"KEY" secret:"" help:"Private key to log in with, as text (a secret) or as the path of a file. Default: made for each run."`
 	SSHHostKey    string `name:"ssh-host-key" group:"Login" placeholder:"KEY" help:"Public host key that the guest must show, as in a .pub or known_hosts file (ssh-ed25519 AAAA...), one per line. Default: made for each run and put into the guest."`
 
+	Prepare         string `name:"prepare" group:"Warm start" placeholder:"SCRIPT" help:"Script that root runs in the guest once, before the machine is saved: install packages, start daemons. It sees neither the workspace nor the environment of the step. Later runs with the same script start where it has ended."`
+	Snapshot        string `name:"snapshot" group:"Warm start" default:"auto" placeholder:"MODE" allowed:"auto,save,restore,off" help:"Saved machine: auto (start from one if there is one, else boot and save one), save (boot and save a new one), restore (start from one or boot, but save none), off."`
+	SnapshotMaxSize string `name:"snapshot-max-size" group:"Warm start" default:"2G" placeholder:"SIZE" help:"Size, without zeros, above which a saved machine is not kept."`
+
 	BootTimeout  string `name:"boot-timeout" group:"Boot" placeholder:"DURATION" help:"Limit from the start of QEMU until a command has run over SSH. Default: 5m with KVM, 15m with TCG."`
 	BootAttempts string `name:"boot-attempts" group:"Boot" default:"2" placeholder:"N" help:"How often to boot a machine that died or stayed silent before SSH answered, each time from a fresh overlay. The script itself is never retried."`
 }

@@ -18,6 +18,9 @@ const (
 	OutBootAttempts = "boot-attempts"
 	OutGuestUname   = "guest-uname"
 	OutImageDigest  = "image-digest"
+	OutSnapshot     = "snapshot"
+	OutPrepareHit   = "prepare-hit"
+	OutArtifactID   = "artifact-id"
 	OutSerialLog    = "serial-log"
 	OutQEMULog      = "qemu-log"
 )
@@ -35,6 +38,9 @@ func Outputs() []Output {
 		{OutBootAttempts, "Number of times that a machine was booted."},
 		{OutGuestUname, "What uname -a prints in the guest."},
 		{OutImageDigest, "Digest of the image that was booted, as algorithm:hex."},
+		{OutSnapshot, "How the machine began: restored (from a saved one), saved (booted, and saved for later runs), cold (booted), failed (a saved one could not be used, and the machine was booted)."},
+		{OutPrepareHit, "Whether a saved machine spared this run the prepare script: true or false. Empty without prepare."},
+		{OutArtifactID, "Number of the artifact that was made; empty when there is none."},
 		{OutSerialLog, "Path of the log of the serial console, relative to the workspace."},
 		{OutQEMULog, "Path of QEMU's own messages and command line, relative to the workspace."},
 	}

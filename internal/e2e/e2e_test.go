@@ -69,6 +69,7 @@ type setup struct {
 	action bool     // as the runner runs it
 	cache  string   // empty: the shared one
 	stdout *os.File // instead of a buffer
+	warm   bool     // saved machines may be used; else each run boots
 }
 
 // start begins a run in a workspace of its own.
@@ -82,6 +83,12 @@ func start(t *testing.T, s setup) *program {
 			t.Fatal(err)
 		}
 		s.cache = dir
+	}
+	if !s.warm {
+		s.env = append(s.env, "INPUT_SNAPSHOT=off")
+		if len(s.args) > 0 && s.args[0] == "run" {
+			s.args = slices.Insert(slices.Clone(s.args), 1, "--snapshot=off")
+		}
 	}
 	p.cmd = exec.Command("/proc/self/exe", s.args...)
 	p.cmd.Dir = p.workspace

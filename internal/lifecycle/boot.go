@@ -99,18 +99,14 @@ func (r *run) attempt(ctx context.Context, n int) error {
 		return err
 	}
 	r.overlayPath = overlay
-	m, err := qemu.Start(ctx, r.spec(overlay), qemu.StartOptions{
-		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
-		Log: io.MultiWriter(r.qemu, r.qemuTail),
-	})
+	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: r.baseImage()})
+	if s.RAM, err = r.saveableMemory(); err != nil {
+		return fail(Internal, "No memory for the guest", err)
+	}
+	m, err := r.launch(ctx, s)
 	if err != nil {
 		return r.startFailure(ctx, err)
 	}
-	r.started, r.machine = time.Now(), m
-	r.watchConsole(ctx, m)
-	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
-	r.stopSamples = r.observe(ctx, m)
-	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
 	err = r.reach(ctx, m)
 	if err == nil {
 		return nil
@@ -124,14 +120,34 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	return errors.Join(failure, m.Stop(stop), os.Remove(overlay))
 }
 
-// spec is the machine for one boot.
-func (r *run) spec(overlay string) qemu.Spec {
+// launch starts QEMU, and all that watches it.
+func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
+	m, err := qemu.Start(ctx, s, qemu.StartOptions{
+		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
+		Log: io.MultiWriter(r.qemu, r.qemuTail),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.started, r.machine = m.Started(), m
+	r.watchConsole(ctx, m)
+	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
+	r.stopSamples = r.observe(ctx, m)
+	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
+	return m, nil
+}
+
+// baseImage is what lies below the overlays of all runs.
+func (r *run) baseImage() *qemu.Image {
+	return &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}
+}
+
+// spec is the machine with a first disk.
+func (r *run) spec(first qemu.Image) qemu.Spec {
 	s := qemu.Spec{
 		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel, Forwards: []int{r.config.SSHPort},
 		NoSandbox: !r.features.Sandbox,
-		Disks: []qemu.Disk{{
-			Image: qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}},
-		}},
+		Disks:     []qemu.Disk{{Image: first}},
 	}
 	s.Disks = append(s.Disks, r.spareDrive()...)
 	if r.seed != "" {
@@ -217,6 +233,21 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 		}
 		pinned = keys
 	}
+	return r.dial(ctx, m, pinned)
+}
+
+// dialAgain connects to a guest whose connection was closed.
+func (r *run) dialAgain(ctx context.Context) error {
+	ctx, release := r.machine.Context(ctx)
+	defer release()
+	boot, took := r.result.Boot, r.result.SSH
+	err := r.dial(ctx, r.machine, r.keys.pinned)
+	r.result.Boot, r.result.SSH = boot, took
+	return err
+}
+
+// dial connects to the guest until a command has run there.
+func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey) error {
 	port, err := m.ForwardedPort(ctx, r.config.SSHPort)
 	if err != nil {
 		return err

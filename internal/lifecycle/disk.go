@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
@@ -228,15 +229,28 @@ func (r *run) planMachine(base image.Base) error {
 
 // overlay makes the throwaway disk of one boot attempt and puts the keys into it.
 func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
-	path := filepath.Join(r.dir, fmt.Sprintf("overlay-%d.qcow2", attempt))
-	store := &image.Store{Dir: r.storeDir()}
-	if err := store.CreateOverlay(ctx, r.disk.base, path, 0); err != nil {
-		return "", fail(Internal, "No overlay could be made", err)
+	path, err := r.emptyOverlay(ctx, strconv.Itoa(attempt), r.disk.base)
+	if err != nil {
+		return "", err
 	}
 	if p := r.disk.manifest.Prepared; p != nil {
-		if err := provision.Fill(ctx, path, *p, provision.Keys{Authorized: []string{r.keys.login}, Host: r.keys.host}); err != nil {
+		authorized := []string{r.keys.login}
+		if r.keys.saver != nil {
+			authorized = append(authorized, strings.TrimSpace(string(r.keys.saver.AuthorizedKey())))
+		}
+		if err := provision.Fill(ctx, path, *p, provision.Keys{Authorized: authorized, Host: r.keys.host}); err != nil {
 			return "", fail(Internal, "The keys could not be put into the disk", err)
 		}
+	}
+	return path, nil
+}
+
+// emptyOverlay makes the throwaway disk of one machine.
+func (r *run) emptyOverlay(ctx context.Context, name string, base image.Base) (string, error) {
+	path := filepath.Join(r.dir, "overlay-"+name+".qcow2")
+	store := &image.Store{Dir: r.storeDir()}
+	if err := store.CreateOverlay(ctx, base, path, 0); err != nil {
+		return "", fail(Internal, "No overlay could be made", err)
 	}
 	return path, nil
 }

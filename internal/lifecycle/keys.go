@@ -19,6 +19,7 @@ type keys struct {
 	login  string             // the same as a line of authorized_keys
 	host   ed25519.PrivateKey // the guest's, when we put it there
 	pinned []ssh.PublicKey    // what the guest may show
+	saver  *guest.Key         // lets whoever has the saved machine in, until its keys are replaced; nil: it is not saved
 }
 
 // makeKeys makes what the user did not give.

@@ -20,6 +20,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/results"
 )
 
 // newRun gives a run with a log that can be read.
@@ -281,7 +282,9 @@ func TestOutputs(t *testing.T) {
 	r.result = Result{
 		Kind: Success, Accel: "tcg", AccelReason: "why", Boot: 12345 * time.Millisecond, SSH: time.Second, Script: 2 * time.Second,
 		Attempts: 2, Uname: "GNU hurd", ImageDigest: "sha256:00", SerialLog: "s", QEMULog: "q",
+		Snapshot: "restored", Artifact: results.Artifact{ID: 12},
 	}
+	r.config.Prepare = "true"
 	if err := r.setOutputs(); err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +297,7 @@ func TestOutputs(t *testing.T) {
 			t.Errorf("output %s is not set", o.Name)
 		}
 	}
-	for _, value := range []string{"\nsuccess\n", "\n0\n", "\n12.345\n", "\n1.000\n", "\n2.000\n", "\nGNU hurd\n"} {
+	for _, value := range []string{"\nsuccess\n", "\n0\n", "\n12.345\n", "\n1.000\n", "\n2.000\n", "\nGNU hurd\n", "\nrestored\n", "\ntrue\n", "\n12\n"} {
 		if !strings.Contains(string(text), value) {
 			t.Errorf("no output has the value %q:\n%s", value, text)
 		}

@@ -22,6 +22,9 @@ func (r *run) setOutputs() error {
 		{config.OutBootAttempts, count(res.Attempts)},
 		{config.OutGuestUname, res.Uname},
 		{config.OutImageDigest, res.ImageDigest},
+		{config.OutSnapshot, res.Snapshot},
+		{config.OutPrepareHit, r.prepareHit()},
+		{config.OutArtifactID, number(res.Artifact.ID)},
 		{config.OutSerialLog, res.SerialLog},
 		{config.OutQEMULog, res.QEMULog},
 	}
@@ -32,6 +35,21 @@ func (r *run) setOutputs() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// prepareHit tells whether the prepare script was spared; empty without one.
+func (r *run) prepareHit() string {
+	if r.config.Prepare == "" || r.result.Snapshot == "" {
+		return ""
+	}
+	return strconv.FormatBool(r.result.Snapshot == stateRestored)
+}
+
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // seconds is a duration as an output has it: 12.345.

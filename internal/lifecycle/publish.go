@@ -131,9 +131,9 @@ func (r *run) makeReport(err error) report.Report {
 		Result: string(res.Kind), ExitStatus: res.ExitCode, Began: r.began, Took: time.Since(r.began),
 		Accel: res.Accel, AccelReason: res.AccelReason, Attempts: res.Attempts,
 		Boot: res.Boot, SSH: res.SSH, Run: res.Script, Uname: clean(res.Uname),
-		Image:   report.Image{Name: clean(r.config.Image), Digest: res.ImageDigest},
-		Machine: report.Machine{Type: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, Bus: h.DiskBus, NIC: h.NIC},
-		Usage:   r.usage, Samples: r.samples, Screenshot: r.picture, Version: r.Host.Version,
+		Image:    report.Image{Name: clean(r.config.Image), Digest: res.ImageDigest},
+		Machine:  report.Machine{Type: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, Bus: h.DiskBus, NIC: h.NIC},
+		Snapshot: res.Snapshot, Usage: r.usage, Samples: r.samples, Screenshot: r.picture, Version: r.Host.Version,
 	}
 	var e *Error
 	if errors.As(err, &e) {

@@ -66,6 +66,7 @@ type Result struct {
 	ImageDigest string
 	SerialLog   string // relative to the workspace; empty: there is none
 	QEMULog     string
+	Snapshot    string  // restored, saved, cold or failed; empty: it never came to that
 	Phases      []Phase // in order
 
 	Warnings  []string         // that were annotated about what did not come back
@@ -109,6 +110,8 @@ type run struct {
 	readyAt      time.Time   // when it had
 	client       *guest.Client
 
+	clockSet bool // since the machine was restored
+	warm     warm
 	userData userData // for a guest without cloud-init
 
 	checkout    checkout
@@ -140,6 +143,7 @@ func Run(ctx context.Context, req Request) Result {
 		}
 	}
 	r.bringBack(ctx)
+	r.awaitSaved(ctx)
 	if err == nil && r.result.Kind == Success && r.config.ImageOutput != "" {
 		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
 	}
@@ -187,7 +191,6 @@ func (r *run) pass(ctx context.Context) error {
 		{"Accelerator", r.chooseAccel},
 		{"Image", r.obtainImage},
 		{"Workspace", r.packWorkspace},
-		{"Boot", r.boot},
 	}
 	if err := r.begin(); err != nil {
 		return err
@@ -197,13 +200,34 @@ func (r *run) pass(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.carryOut(ctx); err != nil {
+	if err := r.planSnapshot(); err != nil {
+		return err
+	}
+	restored, err := r.restore(ctx)
+	if err == nil && !restored {
+		err = r.bootAndSave(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
 		return err
 	}
 	return r.runScript(ctx)
+}
+
+// bootAndSave boots the machine, does what is done once, and saves it for later runs.
+func (r *run) bootAndSave(ctx context.Context) error {
+	if err := r.step(ctx, "Boot", r.boot); err != nil {
+		return err
+	}
+	if err := r.carryOut(ctx); err != nil {
+		return err
+	}
+	if err := r.prepare(ctx); err != nil || r.warm.memory == nil {
+		return err
+	}
+	return r.step(ctx, "Save", r.save)
 }
 
 // readInputs validates everything that can be validated before anything is

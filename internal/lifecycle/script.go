@@ -87,6 +87,9 @@ const clockTime = 30 * time.Second
 // setClock gives the guest our time: an emulated machine drifts while it
 // boots, a restored one has the time of its saving, and make minds either.
 func (r *run) setClock(ctx context.Context) {
+	if r.clockSet {
+		return // a moment ago
+	}
 	limited, cancel := context.WithTimeoutCause(ctx, clockTime, fmt.Errorf("the guest did not answer within %s", clockTime))
 	defer cancel()
 	skew, err := r.client.SetClock(limited, time.Now())

@@ -44,6 +44,26 @@ func Fill(ctx context.Context, overlay string, prepared Prepared, keys Keys) err
 	return nil
 }
 
+// FileContent is the beginning of a file in the guest.
+type FileContent struct {
+	File string
+	Data []byte
+}
+
+// Contents is what Fill writes, by files: for a guest that runs already, whose
+// keys are to be replaced.
+func Contents(prepared Prepared, keys Keys) ([]FileContent, error) {
+	var contents []FileContent
+	for _, slot := range prepared.Slots {
+		data, err := keys.content(slot)
+		if err != nil {
+			return nil, fmt.Errorf("writing keys: %w", err)
+		}
+		contents = append(contents, FileContent{slot.File, data})
+	}
+	return contents, nil
+}
+
 // content is what belongs into a slot.
 func (k Keys) content(slot Slot) ([]byte, error) {
 	if len(k.Host) != ed25519.PrivateKeySize {

@@ -1,0 +1,55 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed" // the script that runs in the guest
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed scripts/renew.sh
+var renewScript string
+
+// seedSize is how much randomness a restored guest gets: twice what any of the
+// generators in use takes in.
+const seedSize = 512
+
+// A Beginning is what a file in the guest shall begin with.
+type Beginning struct {
+	File string
+	Data []byte
+}
+
+// Renew makes a guest that was restored one of its own: the files (keys, that
+// is) get new beginnings, the kernel's random numbers a seed of ours, the clock
+// the time, and the SSH server reads its key anew. Only root can do that. It
+// tells whether the clock could be set.
+func (c *Client) Renew(ctx context.Context, now time.Time, files []Beginning) (clock bool, err error) {
+	seed := make([]byte, seedSize)
+	if _, err := io.ReadFull(rand.Reader, seed); err != nil {
+		return false, fmt.Errorf("renewing the guest: %w", err)
+	}
+	args := []string{strconv.FormatInt(now.Round(time.Second).Unix(), 10)}
+	var in bytes.Buffer
+	for _, f := range append(files, Beginning{"/dev/urandom", seed}) {
+		args = append(args, f.File, strconv.Itoa(len(f.Data)))
+		in.Write(f.Data)
+	}
+	var out, diag bounded
+	status, err := c.Run(ctx, Command{Line: ScriptLine(renewScript, args...), Stdin: &in, Stdout: &out, Stderr: &diag})
+	if err != nil {
+		return false, fmt.Errorf("renewing the guest: %w", err)
+	}
+	switch lastLine(out.String()) {
+	case "renewed":
+		return true, nil
+	case "renewed noclock":
+		return false, nil
+	}
+	return false, fmt.Errorf("renewing the guest: the script %s: %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
+}

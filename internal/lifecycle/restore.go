@@ -1,0 +1,209 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/image"
+	"github.com/org/hurd-qemu-action/internal/provision"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
+)
+
+// restoreTime bounds a restore until a command has run over SSH: it takes 1.3 s
+// on a busy host, and one that does not work must not cost much before the boot.
+const restoreTime = 4500 * time.Millisecond
+
+// restore begins from a saved machine if there is one that works. It tells
+// whether the guest is there; if not, the machine is to be booted.
+func (r *run) restore(ctx context.Context) (bool, error) {
+	if !r.mayRestore() {
+		return false, nil
+	}
+	entry, err := r.findSaved(ctx)
+	switch {
+	case errors.Is(err, snapshot.ErrMiss):
+		return false, nil
+	case err != nil:
+		r.result.Snapshot = stateFailed
+		r.warn("The saved machine can't be used", err.Error()+"; the machine is booted")
+		return false, ctx.Err()
+	}
+	err = r.step(ctx, "Restore", func(ctx context.Context) (string, error) { return r.restoreFrom(ctx, entry) })
+	if err == nil {
+		r.cleanup.push("releasing the saved machine", func(context.Context) error { return entry.Close() })
+		return true, nil
+	}
+	if ctx.Err() != nil {
+		return false, errors.Join(err, entry.Close())
+	}
+	r.result.Snapshot = stateFailed
+	text := err.Error() + "; the machine is booted, and the saved one is removed"
+	if evictErr := r.warm.store.Evict(entry, err.Error()); evictErr != nil {
+		text = fmt.Sprintf("%v; the machine is booted (removing the saved one: %v)", err, evictErr)
+	}
+	r.warn("The saved machine did not come back", text)
+	return false, nil
+}
+
+// findSaved looks for a saved machine in the store of this host.
+func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
+	return r.warm.store.Find(ctx, r.warm.key.Usable()...)
+}
+
+// restoreFrom starts a machine from an entry. When it fails, the machine is gone.
+func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("no command ran over SSH within %s", restoreTime))
+	defer cancel()
+	sound := make(chan error, 1)
+	go func() { sound <- entry.Verify(ctx) }()
+	login, err := readLogin(entry.Manifest.Login)
+	if err != nil {
+		return "", errors.Join(err, <-sound)
+	}
+	m, err := r.startSaved(ctx, entry)
+	if err := errors.Join(<-sound, err); err != nil {
+		return "", errors.Join(err, r.dismiss(ctx, m))
+	}
+	if err := r.resume(ctx, m, entry, login); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		return "", errors.Join(err, r.dismiss(ctx, m))
+	}
+	r.result.Snapshot, r.result.Attempts = stateRestored, 1
+	var saver saverNote
+	if err := json.Unmarshal(entry.Manifest.Guest, &saver); err == nil && saver.Uname != r.result.Uname {
+		r.Log.Printf("It was saved as %s", saver.Uname)
+	}
+	return fmt.Sprintf("SSH after %s, saved %s", actions.Seconds(r.result.Boot), entry.Manifest.Created.Format(time.RFC3339)), nil
+}
+
+// dismiss ends a machine that did not come back.
+func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
+	if m == nil {
+		return nil
+	}
+	r.stopSamples()
+	r.stopSamples = func() {}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
+	defer cancel()
+	r.ready.Store(false)
+	return m.Stop(stop)
+}
+
+// startSaved starts a QEMU that waits for the entry's state, on a fresh overlay
+// and with a workspace of its own.
+func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Machine, error) {
+	overlay, err := r.emptyOverlay(ctx, "restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
+	if err != nil {
+		return nil, err
+	}
+	r.overlayPath = overlay
+	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: entry.Path(snapshot.Disk), Format: "qcow2", Base: r.baseImage()}})
+	s.Incoming = "defer"
+	s.RAM = &qemu.RAM{Path: entry.Path(snapshot.RAM), ReadOnly: true}
+	if !r.features.PrivateRAM {
+		memory, err := r.copyMemory(ctx, entry.Path(snapshot.RAM))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = memory.Close() }() // QEMU has its own hold of it
+		s.RAM = &qemu.RAM{Path: descriptorPath(memory)}
+	}
+	return r.launch(ctx, s)
+}
+
+// copyMemory makes a private copy of the saved memory, for a QEMU that could
+// else write to the file that other machines start from.
+func (r *run) copyMemory(ctx context.Context, path string) (*os.File, error) {
+	saved, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = saved.Close() }() // it was only read
+	memory, err := memoryFile(0)
+	if err != nil {
+		return nil, err
+	}
+	if err := snapshot.CopySparse(ctx, memory, saved); err != nil {
+		_ = memory.Close() // it is of no use
+		return nil, err
+	}
+	return memory, nil
+}
+
+// resume loads the state, lets the guest go on and makes it this run's own.
+func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry, login login) error {
+	state, err := os.Open(entry.Path(snapshot.State))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = state.Close() }() // it was only read
+	if err := m.Load(ctx, state); err != nil {
+		return err
+	}
+	if err := m.Resume(ctx); err != nil {
+		return err
+	}
+	ctx, release := m.Context(ctx)
+	defer release()
+	fresh := r.keys
+	r.keys.signer, r.keys.pinned = login.signer, login.pinned
+	if err := r.dial(ctx, m, r.keys.pinned); err != nil {
+		return err
+	}
+	return r.renew(ctx, fresh)
+}
+
+// login is how a saved guest is reached.
+type login struct {
+	signer ssh.Signer
+	pinned []ssh.PublicKey
+}
+
+func readLogin(l snapshot.Login) (login, error) {
+	signer, err := ssh.ParsePrivateKey([]byte(l.Private))
+	if err != nil {
+		return login{}, fmt.Errorf("reading the login of the saved machine: %w", err)
+	}
+	out := login{signer: signer}
+	for _, line := range l.HostKeys {
+		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+		if err != nil {
+			return login{}, fmt.Errorf("reading the login of the saved machine: %w", err)
+		}
+		out.pinned = append(out.pinned, key)
+	}
+	return out, nil
+}
+
+// renew replaces the keys of the saved machine, which others may know, by those
+// of this run, before anything else is done in the guest.
+func (r *run) renew(ctx context.Context, fresh keys) error {
+	contents, err := provision.Contents(*r.disk.manifest.Prepared, provision.Keys{Authorized: []string{fresh.login}, Host: fresh.host})
+	if err != nil {
+		return err
+	}
+	files := make([]guest.Beginning, len(contents))
+	for i, c := range contents {
+		files[i] = guest.Beginning{File: c.File, Data: c.Data}
+	}
+	clock, err := r.client.Renew(ctx, time.Now(), files)
+	if err != nil {
+		return err
+	}
+	if !clock {
+		r.Log.Annotate(actions.Warning, "The guest's clock was not set", "date in the guest refused the time")
+	}
+	r.keys, r.clockSet = fresh, true
+	return nil
+}

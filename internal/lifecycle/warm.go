@@ -1,0 +1,187 @@
+package lifecycle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/hurd-qemu-action/internal/provision"
+	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// The modes of the input snapshot.
+const (
+	snapshotAuto    = "auto"
+	snapshotSave    = "save"
+	snapshotRestore = "restore"
+	snapshotOff     = "off"
+)
+
+// The states of the output snapshot.
+const (
+	stateRestored = "restored"
+	stateSaved    = "saved"
+	stateCold     = "cold"
+	stateFailed   = "failed"
+)
+
+// warm is what a run knows of saved machines.
+type warm struct {
+	store   *snapshot.Store // nil: saved machines are not for this run
+	why     string          // not
+	key     snapshot.Key
+	memory  *os.File      // the guest's memory, of a machine that may be saved
+	saving  chan struct{} // closed when what was saved is kept, or is not; nil: nothing was saved
+	saved   units.Bytes   // read after saving is closed, like saveErr
+	saveErr error
+}
+
+// SnapshotDir is the store of saved machines below a cache directory.
+func SnapshotDir(cache string) string { return filepath.Join(cache, "snapshots") }
+
+// planSnapshot decides whether this run may begin from a saved machine, or save
+// one, and under which key.
+func (r *run) planSnapshot() error {
+	w := &r.warm
+	r.result.Snapshot = stateCold
+	switch m := r.disk.manifest; {
+	case r.config.Snapshot == snapshotOff:
+		w.why = "snapshot is off"
+	case m.Method != provision.MethodExt2 || m.Prepared == nil:
+		w.why = "the keys of a restored guest can only be replaced where they are in its disk (provision: ext2)"
+	case r.config.SSHUser != "root":
+		w.why = "only root can replace the keys of a restored guest, and ssh-user is " + r.config.SSHUser
+	case r.seed != "":
+		w.why = "cloud-init's seed disk is different in every run"
+	default:
+		w.store = &snapshot.Store{Dir: SnapshotDir(r.Host.Cache)}
+	}
+	if w.store == nil {
+		if r.config.Snapshot == snapshotSave || r.config.Snapshot == snapshotRestore {
+			return fail(InputInvalid, "Invalid input", fmt.Errorf("snapshot: %q: not for this guest: %s", r.config.Snapshot, w.why))
+		}
+		return nil
+	}
+	w.key = r.snapshotKey()
+	if r.maySave() {
+		saver, err := newKey("hurd-qemu-action saved machine")
+		if err != nil {
+			return err
+		}
+		r.keys.saver = &saver
+	}
+	return nil
+}
+
+// snapshotKey is everything that decides whether a saved machine will do.
+func (r *run) snapshotKey() snapshot.Key {
+	h := r.hardware
+	disks := []units.Bytes{r.disk.base.VirtualSize}
+	if r.checkout.drive != "" {
+		disks = append(disks, r.config.WorkspaceSize)
+	}
+	k := snapshot.Key{
+		QEMU: r.features.Version, Binary: filepath.Base(qemu.DefaultBinary),
+		Machine: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, DiskBus: h.DiskBus, NIC: h.NIC, HPET: h.HPET,
+		Disks: disks, Forwards: []int{r.config.SSHPort}, Layout: r.layout(), Accel: string(r.accel.Accel),
+		Base: r.result.ImageDigest, Provision: r.prepareKey(), Prepare: r.prepareDigest(), User: r.config.SSHUser,
+	}
+	if model, _, _ := strings.Cut(h.CPUModel, ","); model == "host" || model == "max" {
+		k.HostCPU = hostCPU()
+	}
+	return k
+}
+
+// layout is a digest of QEMU's arguments: a version of this program that puts
+// the machine together in another way can't load what an earlier one saved.
+func (r *run) layout() string {
+	s := r.spec(qemu.Image{Format: "qcow2", Base: &qemu.Image{Format: "raw"}})
+	sum := sha256.Sum256([]byte(strings.Join(s.Args(), "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// prepareDigest stands for all that is done to the guest before it is saved.
+func (r *run) prepareDigest() string {
+	c := r.config
+	if c.Prepare+c.UserData+c.MetaData == "" {
+		return ""
+	}
+	h := sha256.New()
+	for _, text := range []string{c.Prepare, c.UserData, c.MetaData, c.Shell} {
+		fmt.Fprintf(h, "%d:%s", len(text), text)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// hostCPU names the processor of this host.
+func hostCPU() string {
+	text, _ := os.ReadFile("/proc/cpuinfo") // the name is only one part of the key
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+// mayRestore tells whether the run may begin from a saved machine.
+func (r *run) mayRestore() bool { return r.warm.store != nil && r.config.Snapshot != snapshotSave }
+
+// maySave tells whether the machine of this run may be saved.
+func (r *run) maySave() bool { return r.warm.store != nil && r.config.Snapshot != snapshotRestore }
+
+// memoryFile makes a file in memory for a guest's memory. Anybody who gets its
+// descriptor can open it, as QEMU's user must.
+func memoryFile(size units.Bytes) (*os.File, error) {
+	fd, err := unix.MemfdCreate("guest-memory", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "guest-memory")
+	if err := f.Truncate(int64(size)); err != nil {
+		_ = f.Close() // it was never used
+		return nil, err
+	}
+	return f, nil
+}
+
+// descriptorPath is how a file of ours is opened once more.
+func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// saveableMemory gives the machine a memory that can be saved.
+func (r *run) saveableMemory() (*qemu.RAM, error) {
+	if !r.maySave() {
+		return nil, nil //nolint:nilnil // no memory of its own is what QEMU has by default
+	}
+	r.dropMemory()
+	f, err := memoryFile(r.hardware.Memory)
+	if err != nil {
+		return nil, err
+	}
+	r.warm.memory = f
+	return &qemu.RAM{Path: descriptorPath(f), Shared: true}, nil
+}
+
+// dropMemory lets go of the guest's memory, which QEMU has its own hold of.
+func (r *run) dropMemory() {
+	if r.warm.memory != nil {
+		_ = r.warm.memory.Close() // nothing is lost with it
+		r.warm.memory = nil
+	}
+}
+
+// prepare runs the user's prepare script, which the machine is saved after.
+func (r *run) prepare(ctx context.Context) error {
+	if r.config.Prepare == "" {
+		return nil
+	}
+	return r.step(ctx, "Prepare", r.runPrepare)
+}

@@ -54,9 +54,14 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// findSaved looks for a saved machine in the store of this host.
+// findSaved looks for a saved machine in the store of this host, and then in
+// the job's cache.
 func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
-	return r.warm.store.Find(ctx, r.warm.key.Usable()...)
+	entry, err := r.warm.store.Find(ctx, r.warm.key.Usable()...)
+	if errors.Is(err, snapshot.ErrMiss) {
+		return r.fetchSaved(ctx)
+	}
+	return entry, err
 }
 
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.

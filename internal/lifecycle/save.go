@@ -161,11 +161,16 @@ func (r *run) commit(ctx context.Context, draft *snapshot.Draft, m snapshot.Mani
 			r.warm.store.Evict(entry, "it was larger than snapshot-max-size"))
 	}
 	r.warm.saved = size
+	var shareErr error
+	r.warm.shared, shareErr = r.shareSaved(ctx, entry)
 	if err := entry.Close(); err != nil {
 		return err
 	}
-	_, err = r.warm.store.Prune(ctx, unusedTime, snapshotRoom)
-	return err
+	if _, err := r.warm.store.Prune(ctx, unusedTime, snapshotRoom); err != nil {
+		return err
+	}
+	r.warm.shareErr = shareErr
+	return nil
 }
 
 // saverNote is what a restored run wants to know without looking into the guest.
@@ -215,4 +220,10 @@ func (r *run) awaitSaved(ctx context.Context) {
 		return
 	}
 	r.Log.Printf("The machine is saved for later runs: %s (%s)", r.warm.saved.Human(), r.warm.key)
+	if r.warm.shared != "" {
+		r.Log.Printf("Saved machine: %s", r.warm.shared)
+	}
+	if err := r.warm.shareErr; err != nil {
+		r.warn("The saved machine is not in the cache", err.Error())
+	}
 }

@@ -42,6 +42,9 @@ type warm struct {
 	saving  chan struct{} // closed when what was saved is kept, or is not; nil: nothing was saved
 	saved   units.Bytes   // read after saving is closed, like saveErr
 	saveErr error
+	// shared says what became of it in the job's cache; empty: there is none.
+	shared   string
+	shareErr error
 }
 
 // SnapshotDir is the store of saved machines below a cache directory.

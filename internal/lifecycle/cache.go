@@ -1,0 +1,117 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/actions"
+	"github.com/org/hurd-qemu-action/internal/results"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// cacheVersion keeps our entries apart from those of other programs, and of
+// versions of this one that pack in another way. To the service it is opaque.
+var cacheVersion = fmt.Sprintf("hurd-qemu-action snapshot format %d", snapshot.Format)
+
+// cache is the job's cache service, nil where there is none.
+func (r *run) cache() *results.Cache {
+	if r.Host.ResultsURL == "" {
+		return nil
+	}
+	return &results.Cache{
+		Service: &results.Service{
+			URL: r.Host.ResultsURL, Token: r.Host.getenv("ACTIONS_RUNTIME_TOKEN"),
+			Notify: func(note string) { r.Log.Printf("Cache: %s", note) },
+		},
+		Mode: results.Mode(r.Host.getenv("ACTIONS_CACHE_MODE")),
+	}
+}
+
+// fetchSaved looks for a saved machine in the job's cache and brings it into the
+// store. A cache that does not work is as good as none, and said so.
+func (r *run) fetchSaved(ctx context.Context) (*snapshot.Entry, error) {
+	c := r.cache()
+	if c == nil {
+		return nil, snapshot.ErrMiss
+	}
+	for _, k := range r.warm.key.Usable() {
+		hit, err := c.Find(ctx, k.String(), nil, cacheVersion)
+		switch {
+		case errors.Is(err, results.ErrMiss):
+			continue
+		case errors.Is(err, results.ErrUnsupported), errors.Is(err, results.ErrWriteOnly):
+			r.Log.Printf("Cache: %v", err)
+			return nil, snapshot.ErrMiss
+		case err != nil:
+			return nil, fmt.Errorf("looking for it in the cache: %w", err)
+		}
+		var entry *snapshot.Entry
+		err = r.step(ctx, "Fetch saved machine", func(ctx context.Context) (note string, err error) {
+			entry, note, err = r.download(ctx, c, hit)
+			return note, err
+		})
+		return entry, err
+	}
+	return nil, snapshot.ErrMiss
+}
+
+func (r *run) download(ctx context.Context, c *results.Cache, hit *results.Hit) (*snapshot.Entry, string, error) {
+	path := filepath.Join(r.dir, "fetched"+snapshot.Extension)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = errors.Join(f.Close(), os.Remove(path)) }() // the run directory goes as a whole later
+	began := time.Now()
+	size, err := c.Download(ctx, hit, f, int64(r.config.SnapshotMaxSize), nil)
+	if err != nil {
+		return nil, "", fmt.Errorf("fetching it from the cache: %w", err)
+	}
+	took := time.Since(began)
+	entry, err := r.warm.store.Unpack(ctx, f, snapshot.Admission{Wanted: r.warm.key.Usable(), MaxData: r.config.SnapshotMaxSize})
+	if err != nil {
+		return nil, "", fmt.Errorf("unpacking what the cache has: %w", err)
+	}
+	return entry, fmt.Sprintf("%s in %s", units.Bytes(size).Human(), actions.Seconds(took)), nil
+}
+
+// shareSaved puts an entry into the job's cache, for jobs that have not this
+// host's store.
+func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, error) {
+	c := r.cache()
+	if c == nil {
+		return "", nil
+	}
+	if err := c.Writable(); err != nil {
+		return fmt.Sprintf("not put into the cache: %v", err), nil
+	}
+	path := filepath.Join(r.dir, "packed"+snapshot.Extension)
+	if err := entry.Export(ctx, path); err != nil {
+		return "", fmt.Errorf("packing it for the cache: %w", err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("packing it for the cache: %w", err)
+	}
+	defer func() { _ = errors.Join(f.Close(), os.Remove(path)) }() // the run directory goes as a whole later
+	info, err := f.Stat()
+	if err != nil {
+		return "", fmt.Errorf("packing it for the cache: %w", err)
+	}
+	began := time.Now()
+	_, err = c.Save(ctx, entry.Manifest.Key.String(), cacheVersion, f, info.Size(), nil)
+	switch {
+	case errors.Is(err, results.ErrExists):
+		return "the cache has it already", nil
+	case errors.Is(err, results.ErrUnsupported), errors.Is(err, results.ErrReadOnly):
+		return fmt.Sprintf("not put into the cache: %v", err), nil
+	case err != nil:
+		return "", fmt.Errorf("putting it into the cache: %w", err)
+	}
+	return fmt.Sprintf("%s put into the cache in %s", units.Bytes(info.Size()).Human(), actions.Seconds(time.Since(began))), nil
+}

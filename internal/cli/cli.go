@@ -37,9 +37,10 @@ type Command struct {
 
 // cli is the grammar of the command line.
 type cli struct {
-	Run     runCommand     `cmd:"" help:"Boot a guest, run a command or script in it, and end with its exit status."`
-	Image   imageCommand   `cmd:"" help:"Manage the image store."`
-	Version versionCommand `cmd:"" help:"Print the version."`
+	Run      runCommand      `cmd:"" help:"Boot a guest, run a command or script in it, and end with its exit status."`
+	Image    imageCommand    `cmd:"" help:"Manage the image store."`
+	Snapshot snapshotCommand `cmd:"" help:"Manage the saved machines."`
+	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
 type runCommand struct {
@@ -91,6 +92,10 @@ func (c Command) Main() int {
 	if which, ok := strings.CutPrefix(parsed.Command(), "image "); ok {
 		which, _, _ = strings.Cut(which, " ")
 		return c.image(&grammar.Image, which)
+	}
+	if which, ok := strings.CutPrefix(parsed.Command(), "snapshot "); ok {
+		which, _, _ = strings.Cut(which, " ")
+		return c.snapshot(&grammar.Snapshot, which)
 	}
 	return c.run(&grammar.Run)
 }

@@ -55,42 +55,22 @@ type imagePrune struct {
 
 // image carries out a subcommand of image.
 func (c Command) image(cmd *imageCommand, which string) int {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	defer watchSignals(cancel)()
-	host, err := c.host(".")
-	if err != nil {
-		return c.failed(err)
-	}
-	if cmd.CacheDir != "" {
-		host.Cache = cmd.CacheDir
-	}
-	store := lifecycle.NewStore(lifecycle.StoreDir(host.Cache), lifecycle.Progress(host.Progress,
-		func(text string) { fmt.Fprintln(c.Stderr, text) },
-		func(text string) { fmt.Fprint(c.Stderr, "\r\x1b[K"+text) }))
-	switch which {
-	case "list":
-		err = c.imageList(store, cmd.List.JSON)
-	case "pull":
-		err = c.imagePull(ctx, store, cmd.Pull, host)
-	case "verify":
-		err = c.imageVerify(ctx, store, cmd.Verify.Images)
-	case "rm":
-		err = c.imageRm(store, cmd.Rm.Images)
-	case "prune":
-		err = c.imagePrune(ctx, store, cmd.Prune)
-	}
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		var i lifecycle.Interrupt
-		if errors.As(cause, &i) {
-			_ = c.failed(cause)
-			return 128 + int(i.Signal)
+	return c.manage(cmd.CacheDir, func(ctx context.Context, host lifecycle.Host) error {
+		store := lifecycle.NewStore(lifecycle.StoreDir(host.Cache), lifecycle.Progress(host.Progress,
+			func(text string) { fmt.Fprintln(c.Stderr, text) },
+			func(text string) { fmt.Fprint(c.Stderr, "\r\x1b[K"+text) }))
+		switch which {
+		case "list":
+			return c.imageList(store, cmd.List.JSON)
+		case "pull":
+			return c.imagePull(ctx, store, cmd.Pull, host)
+		case "verify":
+			return c.imageVerify(ctx, store, cmd.Verify.Images)
+		case "rm":
+			return c.imageRm(store, cmd.Rm.Images)
 		}
-	}
-	if err != nil {
-		return c.failed(err)
-	}
-	return 0
+		return c.imagePrune(ctx, store, cmd.Prune)
+	})
 }
 
 // failed prints an error, or each of several, and returns the exit status.

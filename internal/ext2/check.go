@@ -97,7 +97,7 @@ func (f *FS) fsckCopy(ctx context.Context, mode string) (lines []string, status 
 	if err := copyChanged(tmp, 0, image, f.part.Start, sb.Size()); err != nil {
 		return nil, 0, err
 	}
-	alone := &FS{image: tmp.Name(), part: Partition{Size: sb.Size()}, file: tmp}
+	alone := &FS{image: tmp.Name(), part: Partition{Size: sb.Size()}, file: tmp, time: f.time}
 	if lines, status, err = alone.fsck(ctx, mode); err != nil {
 		return nil, 0, err
 	}
@@ -131,7 +131,7 @@ func copyChanged(to *os.File, toOffset units.Bytes, from *os.File, fromOffset, s
 // when e2fsck itself failed.
 func (f *FS) fsck(ctx context.Context, mode string) ([]string, int, error) {
 	out := &head{limit: toolOutputLimit}
-	cmd := command(ctx, "e2fsck", mode, f.target())
+	cmd := f.tool(ctx, "e2fsck", mode, f.target())
 	cmd.Stdout = out
 	err := runTool(ctx, cmd)
 	var failed *process.Error

@@ -44,7 +44,7 @@ func (b *Batch) Commit(ctx context.Context) error {
 	if b.Empty() {
 		return nil
 	}
-	cmd := command(ctx, "debugfs", "-w", "-f", "-", b.f.target())
+	cmd := b.f.tool(ctx, "debugfs", "-w", "-f", "-", b.f.target())
 	var script bytes.Buffer
 	for _, r := range b.requests {
 		line := r.line

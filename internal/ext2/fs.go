@@ -33,6 +33,7 @@ type FS struct {
 	image string // absolute path
 	part  Partition
 	file  readerAtCloser
+	time  int64 // for e2fsprogs, see tool; 0: the clock's
 }
 
 type readerAtCloser interface {
@@ -55,6 +56,9 @@ func Open(image string, part Partition) (*FS, error) {
 	if err := f.probe(); err != nil {
 		_ = file.Close() // nothing was written
 		return nil, fmt.Errorf("opening the file system in %s of %s: %w", part, image, err)
+	}
+	if sb, err := f.Superblock(); err == nil { // probe has read it
+		f.time = sb.lastTime
 	}
 	return f, nil
 }

@@ -76,7 +76,7 @@ func (f *FS) resize(ctx context.Context, size units.Bytes) error {
 	}
 	// Without a size, resize2fs would take the image's size for the partition's.
 	blocks := strconv.FormatInt(int64(size/sb.BlockSize), 10)
-	if err := runTool(ctx, command(ctx, "resize2fs", f.target(), blocks)); err != nil {
+	if err := runTool(ctx, f.tool(ctx, "resize2fs", f.target(), blocks)); err != nil {
 		return err
 	}
 	if sb, err = f.Superblock(); err != nil {

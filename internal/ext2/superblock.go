@@ -40,6 +40,7 @@ type Superblock struct {
 	inodesPerGroup uint32
 	inodeSize      uint32
 	descSize       uint32
+	lastTime       int64 // when it was last mounted, written or checked, in seconds since 1970
 }
 
 // Size is that of the whole file system.
@@ -113,6 +114,8 @@ func ReadSuperblock(r io.ReaderAt, offset units.Bytes) (Superblock, error) {
 		inodesPerGroup: le.Uint32(b[40:]),
 		inodeSize:      128,
 		descSize:       32,
+		// Times of the last mount, the last write and the last check.
+		lastTime: int64(max(le.Uint32(b[44:]), le.Uint32(b[48:]), le.Uint32(b[64:]))),
 	}
 	if le.Uint32(b[76:]) > 0 {
 		s.inodeSize = uint32(le.Uint16(b[88:]))

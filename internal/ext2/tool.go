@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -27,6 +28,18 @@ func command(ctx context.Context, name string, arg ...string) *exec.Cmd {
 		}
 	}
 	return process.Command(ctx, name, arg...)
+}
+
+// tool prepares a program that works on the file system, for which no time has
+// passed since that was last used: whoever makes the same edits of the same
+// image gets the same bytes, on which saved machines rely.
+func (f *FS) tool(ctx context.Context, name string, arg ...string) *exec.Cmd {
+	cmd := command(ctx, name, arg...)
+	if f.time > 0 {
+		now := strconv.FormatInt(f.time, 10)
+		cmd.Env = append(cmd.Env, "E2FSPROGS_FAKE_TIME="+now, "E2FSCK_TIME="+now)
+	}
+	return cmd
 }
 
 // runTool runs a program to its end. The error, if any, wraps a *process.Error.

@@ -15,6 +15,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/platform"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
 // disk is what is known of the guest's disk before it boots.
@@ -31,6 +32,10 @@ type manifest struct {
 	Method   provision.Method
 	Reason   string
 	Prepared *provision.Prepared `json:",omitempty"` // nil unless Method is ext2
+
+	// Content is a digest of the prepared disk, on which a saved machine relies
+	// byte by byte; empty unless Method is ext2.
+	Content string `json:",omitempty"`
 }
 
 // obtainImage gets the image, finds out what is in it and prepares it.
@@ -161,7 +166,19 @@ func (r *run) prepareDisk(ctx context.Context, raw string, hints provision.Hints
 		r.Log.Printf("Prepared: %s", c)
 	}
 	m.Prepared = &p
-	return m, nil
+	m.Content, err = contentOf(ctx, raw)
+	return m, err
+}
+
+// contentOf is a digest of a disk.
+func contentOf(ctx context.Context, raw string) (string, error) {
+	f, err := os.Open(raw)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	sums, err := snapshot.Sum(ctx, f)
+	return sums.SHA256, err
 }
 
 // needsEditing refuses inputs that ask for edits of a disk that is not edited.

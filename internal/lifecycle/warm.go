@@ -95,7 +95,7 @@ func (r *run) snapshotKey() snapshot.Key {
 		QEMU: r.features.Version, Binary: filepath.Base(qemu.DefaultBinary),
 		Machine: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, DiskBus: h.DiskBus, NIC: h.NIC, HPET: h.HPET,
 		Disks: disks, Forwards: []int{r.config.SSHPort}, Layout: r.layout(), Accel: string(r.accel.Accel),
-		Base: r.result.ImageDigest, Provision: r.prepareKey(), Prepare: r.prepareDigest(), User: r.config.SSHUser,
+		Base: r.disk.manifest.Content, Provision: r.prepareKey(), Prepare: r.prepareDigest(), User: r.config.SSHUser,
 	}
 	if model, _, _ := strings.Cut(h.CPUModel, ","); model == "host" || model == "max" {
 		k.HostCPU = hostCPU()

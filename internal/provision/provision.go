@@ -23,7 +23,7 @@ import (
 
 // Version changes whenever Prepare would make something else of the same
 // image: a prepared image is of use only to the version that made it.
-const Version = 1
+const Version = 2
 
 // Guest is what could be found out about an image without booting it.
 type Guest struct {

@@ -56,7 +56,7 @@ type Inputs struct {
 	NIC      string `name:"nic" group:"Machine" placeholder:"MODEL" help:"Network card: e1000, rtl8139, ne2k_pci, pcnet, tulip or virtio-net-pci. Default: from the guest's profile."`
 
 	Provision string `name:"provision" group:"Login" default:"auto" placeholder:"MODE" allowed:"auto,ext2,nocloud,console,none" help:"How the SSH key gets into the guest: ext2 (written into the disk image), nocloud (cloud-init seed), console (typed at the serial console), none (needs ssh-private-key and ssh-host-key), or auto, the first that fits."`
-	UserData  string `name:"user-data" group:"Login" placeholder:"YAML" help:"cloud-init user-data, as text or as the path of a file, for a guest that runs cloud-init."`
+	UserData  string `name:"user-data" group:"Login" placeholder:"YAML" help:"cloud-init user-data, as text or as the path of a file. In a guest without cloud-init the parts that a build guest needs (users, keys, packages, write_files, runcmd, hostname) are carried out over SSH before the script, and the rest is named."`
 	MetaData  string `name:"meta-data" group:"Login" placeholder:"YAML" help:"cloud-init meta-data, as text or as the path of a file."`
 	SSHUser   string `name:"ssh-user" group:"Login" default:"root" placeholder:"NAME" help:"User to log in as."`
 	SSHPort   string `name:"ssh-port" group:"Login" default:"22" placeholder:"PORT" help:"Port of the SSH server in the guest."`

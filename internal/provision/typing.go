@@ -68,6 +68,10 @@ var (
 	}
 )
 
+// hostKeyAwaited waits for a key that somebody else is making: an emulated
+// guest can take seconds from the prompt to the end of its first boot.
+const hostKeyAwaited = "for i in 1 2 3 4 5 6 7 8 9 10; do cat /etc/ssh/ssh_host_*_key.pub && break; sleep 1; done"
+
 // hostKeys reads the guest's host keys, or makes one.
 func (s *session) hostKeys(ctx context.Context) ([]ssh.PublicKey, error) {
 	for _, command := range hostKeySources {
@@ -86,6 +90,11 @@ func (s *session) hostKeys(ctx context.Context) ([]ssh.PublicKey, error) {
 		if len(keys) > 0 || err != nil {
 			return keys, err
 		}
+	}
+	// The guest may be making one itself, which is why ours could not be.
+	keys, err := s.readKeys(ctx, hostKeyAwaited)
+	if len(keys) > 0 || err != nil {
+		return keys, err
 	}
 	return nil, ErrNoHostKey
 }

@@ -343,3 +343,35 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnWordsHideSecrets: whatever we say ourselves may quote a secret, with a
+// runner and without.
+func TestOwnWordsHideSecrets(t *testing.T) {
+	const secret = "s3cret-value"
+	for _, commands := range []bool{true, false} {
+		var out bytes.Buffer
+		l := New(Options{Stdout: &out, Stderr: &out, Commands: commands})
+		l.AddMask(secret)
+		out.Reset() // the runner was told, with its own command
+		l.Group("a " + secret)("b " + secret)
+		l.Fold("c "+secret, []string{"d " + secret})
+		l.Printf("e %s", secret)
+		l.Redraw("f " + secret)
+		l.Quote([]string{"g " + secret})
+		l.Annotate(Error, "h "+secret, "i "+secret)
+		l.AnnotateFile(Error, Place{File: "j " + secret}, "k "+secret)
+		l.Debug("l " + secret)
+		said := "abcdeghijkl" // nothing is redrawn in a job's log
+		if !commands {
+			said = "abcdefghi"
+		}
+		for _, c := range said {
+			if want := string(c) + " ***"; !strings.Contains(out.String(), want) {
+				t.Errorf("commands %v: no %q", commands, want)
+			}
+		}
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("commands %v: the secret is in\n%s", commands, &out)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type Options struct {
 type Log struct {
 	opt     Options
 	command *githubactions.Action
+	secrets *Masker // of AddMask
 
 	mu     sync.Mutex
 	fence  string // token that ends the open stop-commands; empty: none is open
@@ -60,7 +61,7 @@ func New(opt Options) *Log {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	l := &Log{opt: opt, hurry: make(chan struct{})}
+	l := &Log{opt: opt, secrets: NewMasker(nil), hurry: make(chan struct{})}
 	l.command = githubactions.New(githubactions.WithWriter(trusted{l}), githubactions.WithGetenv(opt.Getenv))
 	return l
 }
@@ -79,7 +80,7 @@ func (l *Log) Err() error {
 // long it took, with a note if there is one.
 func (l *Log) Group(title string) func(note string) {
 	start := l.opt.Now()
-	title = oneLine(title)
+	title = l.line(title)
 	if l.opt.Commands {
 		l.command.Group(title)
 	} else {
@@ -102,7 +103,7 @@ func (l *Log) Group(title string) func(note string) {
 
 // Fold prints lines from elsewhere, always fenced, in a group of their own.
 func (l *Log) Fold(title string, lines []string) {
-	title = oneLine(title)
+	title = l.line(title)
 	if !l.opt.Commands {
 		l.Printf("%s:", title)
 		l.Quote(lines)
@@ -127,7 +128,7 @@ func Seconds(d time.Duration) string {
 // Printf prints our own words. Text from elsewhere may be among its arguments:
 // what could pass for a command is fenced, control characters are removed.
 func (l *Log) Printf(format string, args ...any) {
-	text := Printable(fmt.Sprintf(format, args...))
+	text := l.text(fmt.Sprintf(format, args...))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.opt.Commands && couldBeCommand(text) {
@@ -147,7 +148,7 @@ func (l *Log) Redraw(text string) {
 	if l.opt.Commands {
 		return
 	}
-	l.put(l.opt.Stderr, "\r\x1b[K"+oneLine(text))
+	l.put(l.opt.Stderr, "\r\x1b[K"+l.line(text))
 	l.drawn = true
 }
 
@@ -157,7 +158,7 @@ func (l *Log) Quote(lines []string) {
 	defer l.mu.Unlock()
 	l.openFence()
 	for _, line := range lines {
-		l.put(l.ours(), "    "+Printable(line)+"\n")
+		l.put(l.ours(), "    "+l.text(line)+"\n")
 	}
 	l.closeFence()
 }
@@ -174,7 +175,7 @@ const (
 
 // Annotate sets an annotation on the run (without a runner: prints a line).
 func (l *Log) Annotate(level Level, title, message string) {
-	title, message = oneLine(title), Printable(message)
+	title, message = l.line(title), l.text(message)
 	if !l.opt.Commands {
 		l.Printf("%s: %s: %s", level, title, message)
 		return
@@ -198,14 +199,14 @@ func (l *Log) AnnotateFile(level Level, at Place, message string) {
 	}
 	properties := githubactions.CommandProperties{}
 	if at.File != "" {
-		properties["file"] = oneLine(at.File)
+		properties["file"] = l.line(at.File)
 		for name, n := range map[string]int{"line": at.Line, "col": at.Column} {
 			if n > 0 {
 				properties[name] = strconv.Itoa(n)
 			}
 		}
 	}
-	l.command.IssueCommand(&githubactions.Command{Name: string(level), Message: Printable(message), Properties: properties})
+	l.command.IssueCommand(&githubactions.Command{Name: string(level), Message: l.text(message), Properties: properties})
 }
 
 // Guest returns writers for what the guest prints. With a runner both lead,
@@ -217,9 +218,12 @@ func (l *Log) Guest() (stdout, stderr io.Writer) {
 	return guest{l, l.opt.Stdout}, guest{l, l.opt.Stderr}
 }
 
-// AddMask tells the runner a value that it must not show, nor any of its lines.
-// The runner takes it out of the log. Without a runner nothing is printed.
+// AddMask makes a value a secret, and any of its lines: from now on *** stands
+// for it in our own words. The runner is told as well, and takes it out of the
+// rest of the log; without a runner nothing is printed. What a guest prints is
+// masked by whoever writes it (Masker.Writer).
 func (l *Log) AddMask(value string) {
+	l.secrets.Mask(value)
 	if l.opt.Commands {
 		l.command.AddMask(value)
 	}
@@ -303,6 +307,11 @@ func (g guest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// text makes text safe to show, without the secrets that it holds.
+func (l *Log) text(s string) string { return Printable(l.secrets.String(s)) }
+
+func (l *Log) line(s string) string { return oneLine(l.secrets.String(s)) }
+
 func oneLine(s string) string {
 	return strings.Join(strings.Fields(Printable(s)), " ")
 }
@@ -311,6 +320,6 @@ func oneLine(s string) string {
 // at a terminal not at all.
 func (l *Log) Debug(text string) {
 	if l.opt.Commands {
-		l.command.IssueCommand(&githubactions.Command{Name: "debug", Message: oneLine(text)})
+		l.command.IssueCommand(&githubactions.Command{Name: "debug", Message: l.line(text)})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -61,25 +60,8 @@ const (
 // staging is where the files of the artifact wait for it.
 func (r *run) staging() string { return filepath.Join(r.dir, "artifact") }
 
-// fetchArtifact fetches the files of the artifact aside: what does not come back
-// into the workspace may be wanted in the artifact.
-func (r *run) fetchArtifact(ctx context.Context, paths artifactPaths, fetch fetcher) error {
-	if paths.inside != "" {
-		err := r.stage(ctx, r.staging(), paths.inside, fetch)
-		if err != nil {
-			return fmt.Errorf("fetching the files of the artifact: %w", err)
-		}
-	}
-	if len(paths.outside) == 0 {
-		return nil
-	}
-	if err := r.stage(ctx, filepath.Join(r.staging(), artifactGuest), "**", r.fetchOutside(paths.outside)); err != nil {
-		return fmt.Errorf("fetching the guest's files for the artifact: %w", err)
-	}
-	return nil
-}
-
-// stage fetches into a directory of our own.
+// stage fetches files of the artifact aside, into a directory of our own: what
+// does not come back into the workspace may be wanted in the artifact.
 func (r *run) stage(ctx context.Context, dir, globs string, fetch fetcher) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -93,8 +75,12 @@ func (r *run) stage(ctx context.Context, dir, globs string, fetch fetcher) error
 		return err
 	}
 	_, result, err := fetch(ctx, empty, workspace.Options{Back: back})
-	if n := result.Failed.Len() + result.Missing.Len(); n > 0 {
-		r.warn("Not in the artifact", noted(result.Failed)+noted(result.Missing))
+	left := noted(result.Refused, result.Failed, result.Missing)
+	if left == "" && result.Files == 0 && err == nil {
+		left = "the guest has no file that artifact-path asks for: " + strings.Join(strings.Fields(globs), " ")
+	}
+	if left != "" {
+		r.warn("Not in the artifact", left)
 	}
 	return err
 }
@@ -136,18 +122,7 @@ func (r *run) fetchOutside(patterns []string) fetcher {
 		if err != nil {
 			return nil, workspace.Result{}, err
 		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return nil, workspace.Result{}, err
-		}
-		changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
-		if changes == nil {
-			return nil, workspace.Result{}, err
-		}
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			return nil, workspace.Result{}, err
-		}
-		result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
-		return changes, result, errors.Join(err, applyErr)
+		return fetchFile(ctx, f, t, o)
 	}
 }
 

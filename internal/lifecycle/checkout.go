@@ -47,6 +47,7 @@ type checkout struct {
 	since  time.Time
 
 	fetched bool // the results are here
+	stopped bool // the machine stands still, so that the drive can be read
 }
 
 // readWorkspace validates the inputs about the workspace.
@@ -254,9 +255,12 @@ func (r *run) own(ctx context.Context) error {
 	return nil
 }
 
-// unpackScript makes the workspace of a tar stream and prints the time after.
+// unpackScript makes the workspace of a tar stream and prints the time after, a
+// whole second later: what was unpacked in the second that it prints would pass
+// for changed since.
 const unpackScript = `mkdir -p "$1" && cd "$1" || exit
 if test "$2" = gnu; then tar -x -p --numeric-owner --warning=no-timestamp -f -; else tar -x -p -f -; fi || exit
+sleep 1
 date +%s`
 
 // streamIn sends the workspace as a tar stream over SSH.

@@ -26,35 +26,59 @@ const backTime = time.Hour
 // wrong here is a warning: it never hides the script's own result.
 func (r *run) bringBack(ctx context.Context) {
 	c := &r.checkout
-	if !c.in || c.fetched {
+	globs, _ := r.artifactGlobs() // it was looked at before
+	if c.fetched || !c.in && (r.client == nil || globs.empty()) {
 		return
 	}
 	c.fetched = true
 	back, stop := r.ending.context(ctx, backTime, stopReserve)
 	defer stop()
-	if err := r.step(back, "Copy back", r.copyBack); err != nil {
-		if cause := context.Cause(back); cause != nil {
+	err := r.step(back, "Copy back", func(ctx context.Context) (note string, err error) {
+		err = guarded(ctx, func(ctx context.Context) error {
+			note, err = r.copyBack(ctx, globs)
+			return err
+		})
+		return note, err
+	})
+	if err != nil {
+		if cause := context.Cause(back); cause != nil && !errors.Is(err, cause) {
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
-		r.warn("The workspace did not come back whole", err.Error())
+		r.warn("Not all came back from the guest", err.Error())
 	}
 }
 
 // warn makes an annotation and remembers it for the reports.
 func (r *run) warn(title, text string) {
+	text = r.mask.String(text)
 	r.result.Warnings = append(r.result.Warnings, title+": "+actions.Printable(text))
 	r.Log.Annotate(actions.Warning, title, text)
 }
 
 // copyBack fetches the results into the workspace, and the files of the artifact.
-func (r *run) copyBack(ctx context.Context) (string, error) {
-	c := &r.checkout
-	globs, _ := r.artifactGlobs() // it was looked at before
-	if c.back.None() && globs.empty() {
-		return syncNone, nil
+func (r *run) copyBack(ctx context.Context, globs artifactPaths) (note string, err error) {
+	note = syncNone
+	if r.checkout.in && (!r.checkout.back.None() || globs.inside != "") {
+		note, err = r.fetchWorkspace(ctx, globs.inside)
+	} else if globs.inside != "" {
+		err = errors.New("artifact-path has patterns for the workspace, and the guest does not have it: write absolute paths of the guest")
 	}
+	if len(globs.outside) == 0 {
+		return note, err
+	}
+	if stageErr := r.stage(ctx, filepath.Join(r.staging(), artifactGuest), "**", r.fetchOutside(globs.outside)); stageErr != nil {
+		err = errors.Join(err, fmt.Errorf("fetching the guest's files for the artifact: %w", stageErr))
+	}
+	return note, err
+}
+
+// fetchWorkspace fetches all that is wanted from the workspace in the guest;
+// artifact are the patterns of files that are wanted in the artifact.
+func (r *run) fetchWorkspace(ctx context.Context, artifact string) (note string, err error) {
+	c := &r.checkout
 	fetch := r.fetchStream
 	if c.onDisk {
+		defer func() { err = errors.Join(err, r.goOn(ctx)) }()
 		d, err := r.openDrive(ctx)
 		if err != nil {
 			return "", err
@@ -66,12 +90,15 @@ func (r *run) copyBack(ctx context.Context) (string, error) {
 	} else if err := r.client.Err(); err != nil {
 		return "", fmt.Errorf("it was in the guest, which is lost: %w", err)
 	}
-	note, err := syncNone, error(nil)
+	note = syncNone
 	if !c.back.None() {
 		note, err = r.fetchChanges(ctx, fetch)
 	}
-	if !globs.empty() {
-		err = errors.Join(err, r.fetchArtifact(ctx, globs, fetch))
+	if artifact == "" {
+		return note, err
+	}
+	if stageErr := r.stage(ctx, r.staging(), artifact, fetch); stageErr != nil {
+		err = errors.Join(err, fmt.Errorf("fetching the files of the artifact: %w", stageErr))
 	}
 	return note, err
 }
@@ -106,16 +133,18 @@ func (r *run) fetchChanges(ctx context.Context, fetch fetcher) (string, error) {
 }
 
 // noted writes notes for one warning.
-func noted(n workspace.Notes) string {
+func noted(lists ...workspace.Notes) string {
 	var b strings.Builder
-	for i, note := range n.List {
-		if i == shownNotes {
-			break
+	for _, n := range lists {
+		for i, note := range n.List {
+			if i == shownNotes {
+				break
+			}
+			fmt.Fprintf(&b, "%q: %s\n", note.Path, note.Reason)
 		}
-		fmt.Fprintf(&b, "%q: %s\n", note.Path, note.Reason)
-	}
-	if more := n.Len() - shownNotes; more > 0 {
-		fmt.Fprintf(&b, "and %d more\n", more)
+		if more := n.Len() - shownNotes; more > 0 {
+			fmt.Fprintf(&b, "and %d more\n", more)
+		}
 	}
 	return strings.TrimSpace(b.String())
 }
@@ -177,9 +206,7 @@ func (r *run) repairDrive(ctx context.Context, d *workspace.Drive, why error) er
 		if err := r.machine.Pause(ctx); err != nil && r.machine.Err() == nil {
 			return fmt.Errorf("the guest did not let go of the workspace (%w), and can't be stopped: %w", why, err)
 		}
-		if r.config.ImageOutput != "" {
-			defer func() { _ = r.machine.Resume(ctx) }() // the export will find out
-		}
+		r.checkout.stopped = true
 	}
 	lines, err := d.Repair(ctx)
 	if err != nil {
@@ -190,6 +217,18 @@ func (r *run) repairDrive(ctx context.Context, d *workspace.Drive, why error) er
 		text += fmt.Sprintf("; e2fsck mended the file system: %s", strings.Join(lines[:min(len(lines), 5)], "; "))
 	}
 	r.warn("The last changes to the workspace may be missing", text)
+	return nil
+}
+
+// goOn lets a machine go on that was stopped for its drive, which is not read
+// any more: the guest's other files may be wanted, or its disk.
+func (r *run) goOn(ctx context.Context) error {
+	if r.checkout.stopped && ctx.Err() == nil && r.machine.Err() == nil {
+		r.checkout.stopped = false
+		if err := r.machine.Resume(ctx); err != nil {
+			return fmt.Errorf("letting the guest go on: %w", err)
+		}
+	}
 	return nil
 }
 
@@ -233,6 +272,10 @@ func (r *run) fetchStream(ctx context.Context, t *workspace.Tree, o workspace.Op
 	if err := changes.WriteList(&names); err != nil {
 		return nil, workspace.Result{}, err
 	}
+	if names.Len() == 0 { // at most something is to be deleted here
+		result, applyErr := changes.Apply(ctx, nil)
+		return changes, result, errors.Join(err, applyErr)
+	}
 	result, applyErr := r.receive(ctx, changes, &names)
 	return changes, result, errors.Join(err, applyErr)
 }
@@ -243,6 +286,9 @@ const (
 	sendScript = `cd "$1" && exec tar -c --format=gnu --sparse --null --no-recursion --files-from=- -f -`
 	allScript  = `cd "$1" && exec tar -c -f - .`
 )
+
+// errUnread ends a command whose output is not wanted any more.
+var errUnread = errors.New("the stream is not read any more")
 
 // receive applies the changes from a stream of just the files that names lists.
 func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.Reader) (workspace.Result, error) {
@@ -260,8 +306,12 @@ func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.
 		_ = pw.CloseWithError(err) // never fails
 	}()
 	result, err := changes.Apply(ctx, workspace.NewTarSource(pr, 0))
-	_ = pr.CloseWithError(errors.New("the stream is not read any more")) // never fails
-	return result, errors.Join(err, <-sent)
+	_ = pr.CloseWithError(errUnread) // never fails
+	sendErr := <-sent
+	if err != nil && (errors.Is(sendErr, errUnread) || errors.Is(err, sendErr)) {
+		sendErr = nil // one is the consequence of the other
+	}
+	return result, errors.Join(err, sendErr)
 }
 
 // fetchAll fetches everything and compares it here.
@@ -269,14 +319,27 @@ func (r *run) fetchAll(ctx context.Context, t *workspace.Tree, o workspace.Optio
 	r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
 	file := filepath.Join(r.dir, "workspace.tar")
 	defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
-	if err := r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath); err != nil {
-		return nil, workspace.Result{}, err
+	sendErr := r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath)
+	if sendErr != nil {
+		o.Delete = false // what did not come may still be there
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, workspace.Result{}, err
+		return nil, workspace.Result{}, errors.Join(sendErr, err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
+	changes, result, err := fetchFile(ctx, f, t, o)
+	if sendErr != nil && errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil // it is a consequence
+	}
+	return changes, result, errors.Join(sendErr, err)
+}
+
+// fetchFile fetches from a tar file of the guest, or from what there is of one.
+func fetchFile(ctx context.Context, f io.ReadSeeker, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, workspace.Result{}, err
+	}
 	changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
 	if changes == nil {
 		return nil, workspace.Result{}, err

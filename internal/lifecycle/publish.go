@@ -179,7 +179,7 @@ func (r *run) reportWorkspace(rep *report.Report) {
 	if c.in {
 		rep.CopyIn = &report.Copy{Files: c.tree.Files, Size: c.tree.Bytes, Took: took("Workspace") + took("Copy in")}
 	}
-	if c.fetched {
+	if c.in && c.fetched {
 		rep.CopyBack = &report.Copy{Files: r.result.BackFiles, Size: r.result.BackBytes, Took: took("Copy back"), Warnings: r.result.Warnings}
 	}
 	for _, name := range []string{"serial.log", "qemu.log", "timings.json"} {

@@ -370,6 +370,25 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// TestNoLimit reads a stream without a limit of its own, which is not one of 0 bytes.
+func TestNoLimit(t *testing.T) {
+	w := newWorld(t)
+	tree := scanned(t, w.dir, Filter{})
+	var stream bytes.Buffer
+	out := tar.NewWriter(&stream)
+	must(t, out.WriteHeader(&tar.Header{Name: "./new", Typeflag: tar.TypeReg, Size: 5, Mode: 0o644}))
+	_, err := out.Write([]byte("hello"))
+	must(t, err)
+	must(t, out.Close())
+	c, err := Compare(t.Context(), tree, NewTarSource(bytes.NewReader(stream.Bytes()), 0), Options{})
+	must(t, err)
+	r, err := c.Apply(t.Context(), NewTarSource(bytes.NewReader(stream.Bytes()), 0))
+	must(t, err)
+	if got := w.read(t, "new"); r.Files != 1 || got != "hello" {
+		t.Errorf("%d files came, new holds %q", r.Files, got)
+	}
+}
+
 // TestHoles: blocks of zeros are not written, whatever the pieces they come in.
 func TestHoles(t *testing.T) {
 	data := make([]byte, 40_000)

@@ -23,8 +23,12 @@ type TarSource struct {
 var ErrTooMuch = errors.New("the guest sends more than it may; copy back less with \"copy-back\" and a list of patterns")
 
 // NewTarSource reads a stream, which Walk can do only once. Holes counted as
-// zeros, the files may have limit bytes together; the stream is read to its end.
+// zeros, the files may have limit bytes together, 0 being 64 GiB; the stream is
+// read to its end.
 func NewTarSource(r io.Reader, limit units.Bytes) *TarSource {
+	if limit == 0 {
+		limit = defaultLimit
+	}
 	return &TarSource{r: r, left: limit}
 }
 

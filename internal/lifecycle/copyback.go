@@ -54,6 +54,7 @@ func (r *run) copyBack(ctx context.Context) (string, error) {
 		return syncNone, nil
 	}
 	fetch := r.fetchStream
+	defer func() { _ = os.Remove(r.spooled()) }() // the run directory goes as a whole later
 	if c.onDisk {
 		d, err := r.openDrive(ctx)
 		if err != nil {
@@ -264,29 +265,48 @@ func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.
 	return result, errors.Join(err, <-sent)
 }
 
-// fetchAll fetches everything and compares it here.
+// lateTime is for writing what had come of a stream that was broken off, taken
+// from what is kept for ending QEMU.
+const lateTime = 400 * time.Millisecond
+
+// fetchAll fetches everything, unless that has been done, and compares it here.
+// Of a stream that breaks off, what had come is taken.
 func (r *run) fetchAll(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
-	r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
-	file := filepath.Join(r.dir, "workspace.tar")
-	defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
-	if err := r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath); err != nil {
-		return nil, workspace.Result{}, err
+	file := r.spooled()
+	var broken error
+	if _, err := os.Stat(file); err != nil {
+		r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
+		broken = r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath)
+	}
+	if broken != nil {
+		defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
+	}
+	if broken != nil && ctx.Err() != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTime)
+		defer cancel()
+		ctx = late
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, workspace.Result{}, err
+		return nil, workspace.Result{}, errors.Join(broken, err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
 	if changes == nil {
-		return nil, workspace.Result{}, err
+		return nil, workspace.Result{}, errors.Join(broken, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, workspace.Result{}, err
+		return nil, workspace.Result{}, errors.Join(broken, err)
 	}
 	result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
+	if broken != nil { // what the stream's end looks like from here says no more
+		return changes, result, fmt.Errorf("%w; of what was sent until then, %s came back", broken, counted(result.Files, "file"))
+	}
 	return changes, result, errors.Join(err, applyErr)
 }
+
+// spooled is the file that keeps the stream of everything.
+func (r *run) spooled() string { return filepath.Join(r.dir, "workspace.tar") }
 
 // spool writes what a command in the guest prints to a file.
 func (r *run) spool(ctx context.Context, file string, limit int64, script string, args ...string) error {

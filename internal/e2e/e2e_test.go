@@ -61,6 +61,7 @@ type program struct {
 	output         string // GITHUB_OUTPUT
 	started        map[int]string
 	keep           []string // what may stay in the workspace beside the logs
+	filled         bool     // anything may
 }
 
 type setup struct {
@@ -70,6 +71,8 @@ type setup struct {
 	cache  string   // empty: the shared one
 	stdout *os.File // instead of a buffer
 	warm   bool     // saved machines may be used; else each run boots
+
+	workspace string // which may hold anything; empty: an empty one
 }
 
 // start begins a run in a workspace of its own.
@@ -77,6 +80,9 @@ func start(t *testing.T, s setup) *program {
 	t.Helper()
 	p := &program{t: t, workspace: t.TempDir(), temp: t.TempDir(), stdout: newWatched(), stderr: newWatched(), started: map[int]string{}}
 	p.output = filepath.Join(t.TempDir(), "output")
+	if p.filled = s.workspace != ""; p.filled {
+		p.workspace = s.workspace
+	}
 	if s.cache == "" {
 		dir, err := sharedCache()
 		if err != nil {
@@ -128,7 +134,7 @@ func (p *program) wait() int {
 	}
 	entries, err := os.ReadDir(p.workspace)
 	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool {
-		return e.Name() == ".hurd" || slices.Contains(p.keep, e.Name())
+		return e.Name() == ".hurd" || slices.Contains(p.keep, e.Name()) || p.filled && !strings.HasPrefix(e.Name(), ".hurd-")
 	})
 	if err != nil || len(entries) != 0 {
 		p.t.Errorf("left in the workspace: %v, %v", entries, err)
@@ -199,9 +205,15 @@ func (p *program) qemu() int {
 
 func (p *program) outputs() map[string]string {
 	p.t.Helper()
-	text, err := os.ReadFile(p.output)
+	return commandFile(p.t, p.output)
+}
+
+// commandFile reads what was written to a file of the runner.
+func commandFile(t *testing.T, file string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	values := map[string]string{}
 	lines := strings.Split(string(text), "\n")
@@ -267,10 +279,9 @@ func (w *watched) await(t *testing.T, texts ...string) {
 
 func has(t *testing.T, what, text string, wanted ...string) {
 	t.Helper()
-	for _, w := range wanted {
-		if !strings.Contains(text, w) {
-			t.Errorf("%s lacks %q:\n%s", what, w, text)
-		}
+	wanted = slices.DeleteFunc(wanted, func(w string) bool { return strings.Contains(text, w) })
+	if len(wanted) > 0 {
+		t.Errorf("%s lacks %q:\n%s", what, wanted, text)
 	}
 }
 

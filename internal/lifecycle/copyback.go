@@ -77,6 +77,7 @@ func (r *run) copyBack(ctx context.Context, globs artifactPaths) (note string, e
 func (r *run) fetchWorkspace(ctx context.Context, artifact string) (note string, err error) {
 	c := &r.checkout
 	fetch := r.fetchStream
+	defer func() { _ = os.Remove(r.spooled()) }() // the run directory goes as a whole later
 	if c.onDisk {
 		defer func() { err = errors.Join(err, r.goOn(ctx)) }()
 		d, err := r.openDrive(ctx)
@@ -314,25 +315,38 @@ func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.
 	return result, errors.Join(err, sendErr)
 }
 
-// fetchAll fetches everything and compares it here.
+// lateTime is for writing what had come of a stream that was broken off, taken
+// from what is kept for ending QEMU.
+const lateTime = 400 * time.Millisecond
+
+// fetchAll fetches everything, unless that has been done, and compares it here.
+// Of a stream that breaks off, what had come is taken.
 func (r *run) fetchAll(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
-	r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
-	file := filepath.Join(r.dir, "workspace.tar")
-	defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
-	sendErr := r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath)
-	if sendErr != nil {
-		o.Delete = false // what did not come may still be there
+	file := r.spooled()
+	var broken error
+	if _, err := os.Stat(file); err != nil {
+		r.Log.Printf("The guest's find can't tell what has changed: everything is sent.")
+		broken = r.spool(ctx, file, int64(r.config.WorkspaceSize), allScript, workspace.GuestPath)
+	}
+	if broken != nil {
+		o.Delete = false                       // what did not come may still be there
+		defer func() { _ = os.Remove(file) }() // the run directory goes as a whole later
+	}
+	if broken != nil && ctx.Err() != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lateTime)
+		defer cancel()
+		ctx = late
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, workspace.Result{}, errors.Join(sendErr, err)
+		return nil, workspace.Result{}, errors.Join(broken, err)
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	changes, result, err := fetchFile(ctx, f, t, o)
-	if sendErr != nil && errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil // it is a consequence
+	if broken != nil && changes != nil { // what the stream's end looks like from here says no more
+		return changes, result, fmt.Errorf("%w; of what was sent until then, %s came back", broken, counted(result.Files, "file"))
 	}
-	return changes, result, errors.Join(sendErr, err)
+	return changes, result, errors.Join(broken, err)
 }
 
 // fetchFile fetches from a tar file of the guest, or from what there is of one.
@@ -350,6 +364,9 @@ func fetchFile(ctx context.Context, f io.ReadSeeker, t *workspace.Tree, o worksp
 	result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
 	return changes, result, errors.Join(err, applyErr)
 }
+
+// spooled is the file that keeps the stream of everything.
+func (r *run) spooled() string { return filepath.Join(r.dir, "workspace.tar") }
 
 // spool writes what a command in the guest prints to a file.
 func (r *run) spool(ctx context.Context, file string, limit int64, script string, args ...string) error {

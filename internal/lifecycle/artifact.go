@@ -139,14 +139,14 @@ func (r *run) fetchOutside(patterns []string) fetcher {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return nil, workspace.Result{}, err
 		}
-		changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
+		changes, err := workspace.Compare(ctx, t, r.tarSource(f), o)
 		if changes == nil {
 			return nil, workspace.Result{}, err
 		}
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return nil, workspace.Result{}, err
 		}
-		result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
+		result, applyErr := changes.Apply(ctx, r.tarSource(f))
 		return changes, result, errors.Join(err, applyErr)
 	}
 }

@@ -244,6 +244,12 @@ const (
 	allScript  = `cd "$1" && exec tar -c -f - .`
 )
 
+// tarSource reads a stream of the guest, whose files together may be as large as
+// the workspace may become in the guest.
+func (r *run) tarSource(stream io.Reader) *workspace.TarSource {
+	return workspace.NewTarSource(stream, r.config.WorkspaceSize)
+}
+
 // receive applies the changes from a stream of just the files that names lists.
 func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.Reader) (workspace.Result, error) {
 	pr, pw := io.Pipe()
@@ -259,7 +265,7 @@ func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.
 		sent <- err
 		_ = pw.CloseWithError(err) // never fails
 	}()
-	result, err := changes.Apply(ctx, workspace.NewTarSource(pr, 0))
+	result, err := changes.Apply(ctx, r.tarSource(pr))
 	_ = pr.CloseWithError(errors.New("the stream is not read any more")) // never fails
 	return result, errors.Join(err, <-sent)
 }
@@ -277,14 +283,14 @@ func (r *run) fetchAll(ctx context.Context, t *workspace.Tree, o workspace.Optio
 		return nil, workspace.Result{}, err
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	changes, err := workspace.Compare(ctx, t, workspace.NewTarSource(f, 0), o)
+	changes, err := workspace.Compare(ctx, t, r.tarSource(f), o)
 	if changes == nil {
 		return nil, workspace.Result{}, err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, workspace.Result{}, err
 	}
-	result, applyErr := changes.Apply(ctx, workspace.NewTarSource(f, 0))
+	result, applyErr := changes.Apply(ctx, r.tarSource(f))
 	return changes, result, errors.Join(err, applyErr)
 }
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
-	"github.com/org/hurd-qemu-action/internal/diagnostic"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/platform"
 	"github.com/org/hurd-qemu-action/internal/process"
@@ -152,17 +151,8 @@ func (r *run) makeDrive(ctx context.Context) error {
 // attachTime bounds the attaching of the drive, which a Hurd takes 1.3 s for.
 const attachTime = time.Minute
 
-// bringIn gives the guest the workspace. Then it is known where the files are
-// that compilers complain about.
+// bringIn gives the guest the workspace.
 func (r *run) bringIn(ctx context.Context) (string, error) {
-	way, err := r.carryIn(ctx)
-	if r.checkout.in {
-		r.diagnostics = diagnostic.New(diagnostic.Options{Root: workspace.GuestPath, Dir: r.scriptDir()})
-	}
-	return way, err
-}
-
-func (r *run) carryIn(ctx context.Context) (string, error) {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	c := &r.checkout

@@ -10,6 +10,7 @@ import (
 
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
+	"github.com/org/hurd-qemu-action/internal/diagnostic"
 	"github.com/org/hurd-qemu-action/internal/environment"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/workspace"
@@ -38,7 +39,7 @@ const containerWorkspace = "/github/workspace"
 func (h Host) outside() string {
 	_, name, ok := strings.Cut(h.Repository, "/")
 	parent := h.getenv("RUNNER_WORKSPACE")
-	if h.Workspace != containerWorkspace || !ok || !path.IsAbs(parent) || strings.HasPrefix(parent, "/github/") {
+	if h.Workspace != containerWorkspace || !ok || !path.IsAbs(parent) || strings.HasPrefix(parent+"/", "/github/") {
 		return ""
 	}
 	return path.Join(parent, name)
@@ -55,6 +56,14 @@ func (r *run) paths() environment.Paths {
 		p = append(environment.Paths{{Host: outside, Guest: workspace.GuestPath}}, p...)
 	}
 	return p
+}
+
+// sources say where in the guest the sources are that compilers complain about.
+func (r *run) sources() diagnostic.Options {
+	if !r.checkout.in {
+		return diagnostic.Options{}
+	}
+	return diagnostic.Options{Root: workspace.GuestPath, Dir: r.scriptDir()}
 }
 
 // readEnvironment validates the input env, and registers what must never be shown.

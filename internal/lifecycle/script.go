@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/diagnostic"
 	"github.com/org/hurd-qemu-action/internal/guest"
 )
 
@@ -73,6 +74,7 @@ func (r *run) runScript(ctx context.Context) error {
 func (r *run) output() (stdout, stderr io.Writer, end func()) {
 	out, diag := r.Log.Guest()
 	maskedOut, maskedDiag := r.mask.Writer(out), r.mask.Writer(diag)
+	r.diagnostics = diagnostic.New(r.sources())
 	seenOut, seenDiag := r.diagnostics.Writer(), r.diagnostics.Writer()
 	end = sync.OnceFunc(func() {
 		// The log keeps its own errors, and the others never fail.

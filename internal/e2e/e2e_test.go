@@ -67,10 +67,11 @@ type program struct {
 type setup struct {
 	args   []string
 	env    []string
-	action bool     // as the runner runs it
-	cache  string   // empty: the shared one
-	stdout *os.File // instead of a buffer
-	warm   bool     // saved machines may be used; else each run boots
+	action bool              // as the runner runs it
+	cache  string            // empty: the shared one
+	stdout *os.File          // instead of a buffer
+	warm   bool              // saved machines may be used; else each run boots
+	files  map[string]string // in the workspace
 
 	workspace string // which may hold anything; empty: an empty one
 }
@@ -94,6 +95,11 @@ func start(t *testing.T, s setup) *program {
 		s.env = append(s.env, "INPUT_SNAPSHOT=off")
 		if len(s.args) > 0 && s.args[0] == "run" {
 			s.args = slices.Insert(slices.Clone(s.args), 1, "--snapshot=off")
+		}
+	}
+	for name, content := range s.files {
+		if err := os.WriteFile(filepath.Join(p.workspace, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 	p.cmd = exec.Command("/proc/self/exe", s.args...)
@@ -201,6 +207,15 @@ func (p *program) qemu() int {
 	}
 	p.t.Fatalf("no QEMU among %v", p.started)
 	return 0
+}
+
+// interrupt sends SIGINT to the run.
+func (p *program) interrupt() {
+	p.t.Helper()
+	p.record()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 func (p *program) outputs() map[string]string {

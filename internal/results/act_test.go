@@ -116,7 +116,8 @@ func TestActArtifactServer(t *testing.T) {
 // TestActHasNoCache: act knows version 1 only, and we say so.
 func TestActHasNoCache(t *testing.T) {
 	s := actServer(t)
-	w := &world{t: t, token: s.Token}
+	w := newWorld(t)
+	w.Token = s.Token
 	_, err := (&Cache{Service: s}).Find(t.Context(), "k", nil, "v")
 	w.fails(err, ErrUnsupported, "cache version 2")
 	if err := (&Cache{Service: s}).Writable(); err != nil {

@@ -74,21 +74,21 @@ func unzip(t *testing.T, data []byte) map[string]string {
 func TestUploadArtifact(t *testing.T) {
 	for _, camel := range []bool{false, true} {
 		w := newWorld(t)
-		w.camel = camel
+		w.Camel = camel
 		a := &Artifacts{Service: w.service(), TempDir: t.TempDir()}
 		got, err := a.Upload(t.Context(), Upload{Name: "logs", Bundle: bundle("serial.log", "d/qemu.log"), Days: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := w.artifacts["logs"]
-		if want := (Artifact{ID: 9007199254740993, Name: "logs", Size: int64(len(b.data)), SHA256: sum(b.data)}); got != want {
+		b := w.Artifacts["logs"]
+		if want := (Artifact{ID: 9007199254740993, Name: "logs", Size: int64(len(b.Data)), SHA256: sum(b.Data)}); got != want {
 			t.Errorf("made %+v, want %+v", got, want)
 		}
-		if !b.finalized || b.expires != "2026-01-05T03:04:05Z" {
-			t.Errorf("finalized %v, expires %q", b.finalized, b.expires)
+		if !b.Finalized || b.Expires != "2026-01-05T03:04:05Z" {
+			t.Errorf("finalized %v, expires %q", b.Finalized, b.Expires)
 		}
 		want := map[string]string{"serial.log": "contents of serial.log", "d/qemu.log": "contents of d/qemu.log"}
-		if diff := cmp.Diff(want, unzip(t, b.data)); diff != "" {
+		if diff := cmp.Diff(want, unzip(t, b.Data)); diff != "" {
 			t.Error(diff)
 		}
 		if left, _ := os.ReadDir(a.TempDir); len(left) > 0 || len(w.notes) > 0 {
@@ -113,7 +113,7 @@ func TestRetention(t *testing.T) {
 		if _, err := a.Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f"), Days: c.days}); err != nil {
 			t.Fatal(err)
 		}
-		if got := w.artifacts["a"].expires; got != c.want || (len(w.notes) == 1) != c.note {
+		if got := w.Artifacts["a"].Expires; got != c.want || (len(w.notes) == 1) != c.note {
 			t.Errorf("%d of %d days: expires %q, want %q; notes %q", c.days, c.most, got, c.want, w.notes)
 		}
 	}
@@ -133,8 +133,8 @@ func TestUploadIsChecked(t *testing.T) {
 		w.fails(err, nil, words)
 		_, err = (Directory{Path: t.TempDir()}).Upload(t.Context(), u)
 		w.fails(err, nil, words)
-		if len(w.requests) > 0 {
-			t.Errorf("%s: asked %q", words, w.requests)
+		if len(w.Requests) > 0 {
+			t.Errorf("%s: asked %q", words, w.Requests)
 		}
 	}
 }
@@ -143,27 +143,27 @@ func TestUploadIsChecked(t *testing.T) {
 func TestUploadGoesOn(t *testing.T) {
 	for _, azure := range []bool{false, true} {
 		w := newWorld(t)
-		w.azure = azure
-		w.fail("CreateArtifact", cut, status(502, "<html>bad gateway</html>"))
-		w.fail("block", cutBody, status(503, "", "x-ms-error-code", "ServerBusy"), status(500, ""), cut)
-		w.fail("list", cut, status(504, ""))
-		w.fail("FinalizeArtifact", status(500, `{"code":"internal","msg":"oops"}`), status(429, "", "Retry-After", "7"))
+		w.Azure = azure
+		w.Fail("CreateArtifact", cut, status(502, "<html>bad gateway</html>"))
+		w.Fail("block", cutBody, status(503, "", "x-ms-error-code", "ServerBusy"), status(500, ""), cut)
+		w.Fail("list", cut, status(504, ""))
+		w.Fail("FinalizeArtifact", status(500, `{"code":"internal","msg":"oops"}`), status(429, "", "Retry-After", "7"))
 		b := &Bundle{}
 		b.AddBytes("noise", time.Time{}, noise(3*blockSize+17))
 		if _, err := (&Artifacts{Service: w.service()}).Upload(t.Context(), Upload{Name: "a", Bundle: b}); err != nil {
 			t.Fatal(err)
 		}
-		if got := unzip(t, w.artifacts["a"].data)["noise"]; got != string(noise(3*blockSize+17)) {
+		if got := unzip(t, w.Artifacts["a"].Data)["noise"]; got != string(noise(3*blockSize+17)) {
 			t.Error("the file is not what it was")
 		}
-		if want := 4 + 2 + 2; w.count("CreateArtifact") != 3 || len(w.waits) != want+2 || len(w.notes) != len(w.waits) {
+		if want := 4 + 2 + 2; w.Count("CreateArtifact") != 3 || len(w.waits) != want+2 || len(w.notes) != len(w.waits) {
 			t.Errorf("waits %v, notes %q", w.waits, w.notes)
 		}
 		if !strings.Contains(strings.Join(w.notes, "\n"), "trying again in 7s") {
 			t.Errorf("Retry-After is not honoured: %q", w.notes)
 		}
-		if !azure && w.most != 1 {
-			t.Errorf("%d blocks at once to a peer that appends", w.most)
+		if !azure && w.Most != 1 {
+			t.Errorf("%d blocks at once to a peer that appends", w.Most)
 		}
 	}
 }
@@ -200,7 +200,7 @@ func TestUploadEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.fail(c.method, c.faults...)
+			w.Fail(c.method, c.faults...)
 			_, err := (&Artifacts{Service: w.service()}).Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f")})
 			w.fails(err, c.kind, c.words)
 			if len(w.waits) != len(c.faults)-1 {
@@ -215,7 +215,7 @@ func TestUploadEnds(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	w := newWorld(t)
 	busy := status(503, "")
-	w.fail("CreateArtifact", busy, busy, busy, busy, status(503, "", "Retry-After", "60"), status(503, "", "Retry-After", "1"))
+	w.Fail("CreateArtifact", busy, busy, busy, busy, status(503, "", "Retry-After", "60"), status(503, "", "Retry-After", "1"))
 	s := w.service()
 	s.Tries = 7
 	if _, err := (&Artifacts{Service: s}).Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f")}); err != nil {
@@ -251,11 +251,11 @@ func TestSleepByClock(t *testing.T) {
 // what we would say.
 func TestWrongHash(t *testing.T) {
 	w := newWorld(t)
-	w.fail("block", func(rw http.ResponseWriter, r *http.Request) {
+	w.Fail("block", func(rw http.ResponseWriter, r *http.Request) {
 		data, _ := io.ReadAll(r.Body)
 		data[0] ^= 1
 		r.Body = io.NopCloser(bytes.NewReader(data))
-		w.putBlock(rw, r, w.artifacts["a"])
+		w.PutBlock(rw, r, w.Artifacts["a"])
 	})
 	_, err := (&Artifacts{Service: w.service()}).Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f")})
 	w.fails(err, nil, "FinalizeArtifact: 400 Bad Request (invalid_argument): hash does not match")
@@ -289,8 +289,8 @@ func TestNoService(t *testing.T) {
 			}
 		})
 	}
-	if len(w.requests) > 0 {
-		t.Errorf("asked %q", w.requests)
+	if len(w.Requests) > 0 {
+		t.Errorf("asked %q", w.Requests)
 	}
 	if got := fmt.Sprintf("%v %+v", w.service(), &Hit{Key: "k", address: secret}); got != "the services of the job k" {
 		t.Errorf("printed: %q", got)
@@ -299,8 +299,8 @@ func TestNoService(t *testing.T) {
 
 func TestStall(t *testing.T) {
 	w := newWorld(t)
-	w.fail("CreateArtifact", hang)
-	w.fail("block", hang)
+	w.Fail("CreateArtifact", hang)
+	w.Fail("block", hang)
 	s := w.service()
 	s.Stall = 100 * time.Millisecond
 	if _, err := (&Artifacts{Service: s}).Upload(t.Context(), Upload{Name: "a", Bundle: bundle("f")}); err != nil {
@@ -318,7 +318,7 @@ func TestCancel(t *testing.T) {
 	for _, step := range []string{"CreateArtifact", "block", "list", "FinalizeArtifact"} {
 		w := newWorld(t)
 		ctx, cancel := context.WithCancelCause(t.Context())
-		w.fail(step, func(rw http.ResponseWriter, r *http.Request) {
+		w.Fail(step, func(rw http.ResponseWriter, r *http.Request) {
 			cancel(interrupted)
 			hang(rw, r)
 		})
@@ -332,15 +332,15 @@ func TestCancel(t *testing.T) {
 	w.fails(err, interrupted)
 	_, err = (Directory{Path: t.TempDir()}).Upload(ctx, Upload{Name: "a", Bundle: bundle("f")})
 	w.fails(err, interrupted)
-	if len(w.requests) > 0 {
-		t.Errorf("asked %q", w.requests)
+	if len(w.Requests) > 0 {
+		t.Errorf("asked %q", w.Requests)
 	}
 }
 
 // TestDeadline: no wait is begun that outlasts the time there is.
 func TestDeadline(t *testing.T) {
 	w := newWorld(t)
-	w.fail("CreateArtifact", status(429, `{"code":"resource_exhausted","msg":"slow down"}`, "Retry-After", "90"))
+	w.Fail("CreateArtifact", status(429, `{"code":"resource_exhausted","msg":"slow down"}`, "Retry-After", "90"))
 	s := w.service()
 	s.Now = time.Now
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -36,7 +36,7 @@ func TestCacheRoundTrip(t *testing.T) {
 	for _, azure := range []bool{false, true} {
 		for _, camel := range []bool{false, true} {
 			w := newWorld(t)
-			w.azure, w.camel = azure, camel
+			w.Azure, w.Camel = azure, camel
 			c := &Cache{Service: w.service()}
 			data := noise(2*rangeSize + 3)
 			if _, err := c.Find(t.Context(), "k-1", []string{"k-"}, "v"); !errors.Is(err, ErrMiss) {
@@ -67,7 +67,7 @@ func TestCacheRoundTrip(t *testing.T) {
 			if err != nil || size != int64(len(data)) || !bytes.Equal(got.data, data) || last != size {
 				t.Errorf("received %d bytes of %d, %v", size, len(data), err)
 			}
-			if n := w.count("get"); n != 3 {
+			if n := w.Count("get"); n != 3 {
 				t.Errorf("%d requests for 3 ranges", n)
 			}
 			_, err = c.Save(t.Context(), "k-1", "v", bytes.NewReader(data), 1, nil)
@@ -83,9 +83,9 @@ func TestFind(t *testing.T) {
 	w := newWorld(t)
 	c := &Cache{Service: w.service()}
 	for _, key := range []string{"a-1", "a-2", "b-1"} {
-		w.entry(key, "v1", []byte("x"))
+		w.Entry(key, "v1", []byte("x"))
 	}
-	w.entry("a-3", "v2", []byte("x"))
+	w.Entry("a-3", "v2", []byte("x"))
 	for _, x := range []struct {
 		key     string
 		restore []string
@@ -101,7 +101,7 @@ func TestFind(t *testing.T) {
 			t.Errorf("%q: found %v, %v, want %q", x.key, hit, err, x.want)
 		}
 	}
-	w.fail("GetCacheEntryDownloadURL", status(404, `{"code":"not_found","msg":"no entry"}`), ok(`{"ok":true}`), status(401, `{"code":"unauthenticated","msg":"token expired"}`))
+	w.Fail("GetCacheEntryDownloadURL", status(404, `{"code":"not_found","msg":"no entry"}`), ok(`{"ok":true}`), status(401, `{"code":"unauthenticated","msg":"token expired"}`))
 	_, err := c.Find(t.Context(), "a-1", nil, "v1")
 	w.fails(err, ErrMiss)
 	_, err = c.Find(t.Context(), "a-1", nil, "v1")
@@ -109,7 +109,7 @@ func TestFind(t *testing.T) {
 	_, err = c.Find(t.Context(), "a-1", nil, "v1")
 	w.fails(err, nil, `looking for "a-1" in the cache: GetCacheEntryDownloadURL: 401 Unauthorized (unauthenticated): token expired`)
 	// A server that does not repeat the key.
-	w.fail("GetCacheEntryDownloadURL", ok(`{"ok":true,"signedDownloadUrl":"https://h/?sig=x"}`))
+	w.Fail("GetCacheEntryDownloadURL", ok(`{"ok":true,"signedDownloadUrl":"https://h/?sig=x"}`))
 	if hit, err := c.Find(t.Context(), "a-1", nil, "v1"); err != nil || hit.Key != "a-1" {
 		t.Errorf("found %v, %v", hit, err)
 	}
@@ -118,14 +118,14 @@ func TestFind(t *testing.T) {
 // TestRenewedEntryIsAnother: the key leads to something else by now.
 func TestRenewedEntryIsAnother(t *testing.T) {
 	w := newWorld(t)
-	w.entry("k", "v", []byte("x"))
+	w.Entry("k", "v", []byte("x"))
 	c := &Cache{Service: w.service()}
 	hit, err := c.Find(t.Context(), "k", nil, "v")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.fail("get", status(403, ""))
-	w.fail("GetCacheEntryDownloadURL", ok(`{"ok":true,"matched_key":"k2","signed_download_url":"https://h/?sig=x"}`))
+	w.Fail("get", status(403, ""))
+	w.Fail("GetCacheEntryDownloadURL", ok(`{"ok":true,"matched_key":"k2","signed_download_url":"https://h/?sig=x"}`))
 	_, err = c.Download(t.Context(), hit, &sink{}, 0, nil)
 	w.fails(err, ErrChanged)
 }
@@ -145,8 +145,8 @@ func TestKeysAreChecked(t *testing.T) {
 	w.fails(err, ErrKey, "11 keys")
 	_, err = c.Save(t.Context(), "good", "v", strings.NewReader(""), 0, nil)
 	w.fails(err, nil, "the file is empty")
-	if len(w.requests) > 0 {
-		t.Errorf("asked %q", w.requests)
+	if len(w.Requests) > 0 {
+		t.Errorf("asked %q", w.Requests)
 	}
 	if err := checkKey(strings.Repeat("k", 512)); err != nil {
 		t.Error(err)
@@ -159,7 +159,7 @@ func TestMode(t *testing.T) {
 		ModeNone: {}, "of the future": {},
 	} {
 		w := newWorld(t)
-		w.entry("k", "v", []byte("x"))
+		w.Entry("k", "v", []byte("x"))
 		c := &Cache{Service: w.service(), Mode: mode}
 		_, err := c.Find(t.Context(), "k", nil, "v")
 		if want.read == errors.Is(err, ErrWriteOnly) || want.read != (err == nil) {
@@ -169,8 +169,8 @@ func TestMode(t *testing.T) {
 		if want.write == errors.Is(err, ErrReadOnly) || want.write != (err == nil) {
 			t.Errorf("mode %q: Save is %v", mode, err)
 		}
-		if !want.read && !want.write && len(w.requests) > 0 {
-			t.Errorf("mode %q: asked %q", mode, w.requests)
+		if !want.read && !want.write && len(w.Requests) > 0 {
+			t.Errorf("mode %q: asked %q", mode, w.Requests)
 		}
 	}
 }
@@ -210,12 +210,12 @@ func TestSaveIsRefused(t *testing.T) {
 		{ok(`{"ok":true}`), nil, "no address"},
 	} {
 		w := newWorld(t)
-		w.fail("CreateCacheEntry", c.answer)
+		w.Fail("CreateCacheEntry", c.answer)
 		_, err := (&Cache{Service: w.service()}).Save(t.Context(), "k", "v", strings.NewReader("x"), 1, nil)
 		w.fails(err, c.kind, c.words, `saving "k" to the cache`)
 	}
 	w := newWorld(t)
-	w.fail("FinalizeCacheEntryUpload", status(400, `{"code":"invalid_argument","msg":"bad size"}`), ok(`{}`))
+	w.Fail("FinalizeCacheEntryUpload", status(400, `{"code":"invalid_argument","msg":"bad size"}`), ok(`{}`))
 	c := &Cache{Service: w.service()}
 	_, err := c.Save(t.Context(), "k", "v", strings.NewReader("x"), 1, nil)
 	w.fails(err, nil, "FinalizeCacheEntryUpload: 400")
@@ -226,26 +226,26 @@ func TestSaveIsRefused(t *testing.T) {
 // TestBlocksOutOfOrder has the first blocks arrive last.
 func TestBlocksOutOfOrder(t *testing.T) {
 	w := newWorld(t)
-	w.azure = true
+	w.Azure = true
 	last := make(chan struct{})
 	data := noise(4*blockSize + 5)
 	late := func(rw http.ResponseWriter, r *http.Request) {
 		<-last
-		w.putBlock(rw, r, w.entries["v\nk"])
+		w.PutBlock(rw, r, w.Entries["v\nk"])
 	}
-	w.fail("block", late, late, late, late, func(rw http.ResponseWriter, r *http.Request) {
-		w.putBlock(rw, r, w.entries["v\nk"])
+	w.Fail("block", late, late, late, late, func(rw http.ResponseWriter, r *http.Request) {
+		w.PutBlock(rw, r, w.Entries["v\nk"])
 		close(last)
 	})
 	if _, err := (&Cache{Service: w.service()}).Save(t.Context(), "k", "v", bytes.NewReader(data), int64(len(data)), nil); err != nil {
 		t.Fatal(err)
 	}
-	b := w.entries["v\nk"]
-	if !bytes.Equal(b.data, data) {
+	b := w.Entries["v\nk"]
+	if !bytes.Equal(b.Data, data) {
 		t.Error("the entry is not what was saved")
 	}
-	if slices.IsSorted(b.arrival) {
-		t.Errorf("the blocks arrived in order: %q", b.arrival)
+	if slices.IsSorted(b.Arrival) {
+		t.Errorf("the blocks arrived in order: %q", b.Arrival)
 	}
 }
 
@@ -340,8 +340,8 @@ func TestDownloadFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.entry("k", "v", data)
-			w.fail("get", c.faults...)
+			w.Entry("k", "v", data)
+			w.Fail("get", c.faults...)
 			cache := &Cache{Service: w.service()}
 			if name == "silence" {
 				cache.Service.Stall = 200 * time.Millisecond
@@ -354,7 +354,7 @@ func TestDownloadFaults(t *testing.T) {
 			var told int64
 			size, err := cache.Download(t.Context(), hit, &got, c.limit, func(done, _ int64) { told = done })
 			if name == "ignored later" {
-				w.faults["get"] = nil // how many were met depends on the schedule
+				w.Forget("get") // how many were met depends on the schedule
 			}
 			if c.kind != nil || c.words != "" {
 				w.fails(err, c.kind, c.words, `downloading "k" from the cache`)
@@ -370,7 +370,7 @@ func TestDownloadFaults(t *testing.T) {
 			if !strings.Contains(notes, c.note) || c.note == "" && notes != "" {
 				t.Errorf("notes %q, want %q", notes, c.note)
 			}
-			if n := w.count("GetCacheEntryDownloadURL"); n != 1 && !strings.HasPrefix(name, "expired") {
+			if n := w.Count("GetCacheEntryDownloadURL"); n != 1 && !strings.HasPrefix(name, "expired") {
 				t.Errorf("%d addresses were asked for", n)
 			}
 		})
@@ -382,32 +382,32 @@ func TestDownloadFaults(t *testing.T) {
 func TestExpiredOnce(t *testing.T) {
 	w := newWorld(t)
 	data := noise(3 * rangeSize)
-	b := w.entry("k", "v", data)
+	b := w.Entry("k", "v", data)
 	c := &Cache{Service: w.service()}
 	hit, err := c.Find(t.Context(), "k", nil, "v")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The first range still comes; then the signature is no longer good.
-	w.fail("get", func(rw http.ResponseWriter, r *http.Request) {
-		w.mu.Lock()
-		b.signature = "none"
-		w.mu.Unlock()
-		rw.Header().Set("ETag", b.etag)
+	w.Fail("get", func(rw http.ResponseWriter, r *http.Request) {
+		w.Mu.Lock()
+		b.Signature = "none"
+		w.Mu.Unlock()
+		rw.Header().Set("ETag", b.ETag)
 		http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(data))
 	})
 	var got sink
 	if _, err := c.Download(t.Context(), hit, &got, 0, nil); err != nil || !bytes.Equal(got.data, data) {
 		t.Fatalf("received %d bytes, %v", len(got.data), err)
 	}
-	if n := w.count("GetCacheEntryDownloadURL"); n != 2 {
+	if n := w.Count("GetCacheEntryDownloadURL"); n != 2 {
 		t.Errorf("%d addresses were asked for, want 2", n)
 	}
 	// An entry that is gone meanwhile.
-	w.mu.Lock()
-	b.signature = "none"
-	delete(w.entries, "v\nk")
-	w.mu.Unlock()
+	w.Mu.Lock()
+	b.Signature = "none"
+	delete(w.Entries, "v\nk")
+	w.Mu.Unlock()
 	hit.renewed = false // as if it had just been found
 	_, err = c.Download(t.Context(), hit, &sink{}, 0, nil)
 	w.fails(err, ErrMiss, "AuthenticationFailed", "asking for a new address")
@@ -417,7 +417,7 @@ func TestDownloadIsCanceled(t *testing.T) {
 	interrupted := errors.New("interrupted")
 	for n := range 3 {
 		w := newWorld(t)
-		w.entry("k", "v", noise(4*rangeSize))
+		w.Entry("k", "v", noise(4*rangeSize))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		c := &Cache{Service: w.service()}
 		hit, err := c.Find(ctx, "k", nil, "v")
@@ -436,7 +436,7 @@ func TestDownloadIsCanceled(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t)
-	w.entry("k", "v", noise(100))
+	w.Entry("k", "v", noise(100))
 	c := &Cache{Service: w.service()}
 	hit, err := c.Find(t.Context(), "k", nil, "v")
 	if err != nil {
@@ -444,7 +444,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	_, err = c.Download(t.Context(), hit, full{}, 0, nil)
 	w.fails(err, io.ErrShortWrite, "writing what was received")
-	w.fail("get", status(416, ""))
+	w.Fail("get", status(416, ""))
 	_, err = c.Download(t.Context(), hit, full{}, 0, nil)
 	w.fails(err, io.ErrShortWrite, "writing what was received")
 	if len(w.waits) > 0 {

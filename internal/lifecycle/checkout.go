@@ -37,14 +37,14 @@ type checkout struct {
 	why    string // that one
 	auto   bool   // another way may be taken instead
 	tree   *workspace.Tree
-	drive  string   // the file that holds it; empty: there is none
-	uuid   [16]byte // of the drive's file system
-	owned  bool     // the files on the drive have their owner already
-	user   string   // who runs the script; empty: who is logged in
-	in     bool     // the guest has the workspace
-	onDisk bool     // on the drive, rather than on its own disk
-	gnu    bool     // the guest's tar is GNU's
-	since  time.Time
+	drive  string    // the file that holds it; empty: there is none
+	uuid   [16]byte  // of the drive's file system
+	owned  bool      // the files on the drive have their owner already
+	user   string    // who runs the script; empty: who is logged in
+	in     bool      // the guest has the workspace
+	onDisk bool      // on the drive, rather than on its own disk
+	gnu    bool      // the guest's tar is GNU's
+	since  time.Time // by the guest's clock; zero: the drive is as it was made
 
 	fetched bool // the results are here
 	stopped bool // the machine stands still, so that the drive can be read
@@ -151,6 +151,9 @@ func (r *run) makeDrive(ctx context.Context) error {
 // attachTime bounds the attaching of the drive, which a Hurd takes 1.3 s for.
 const attachTime = time.Minute
 
+// streamTime bounds the workspace's way in over SSH, which is as slow as the way back.
+const streamTime = backTime
+
 // bringIn gives the guest the workspace.
 func (r *run) bringIn(ctx context.Context) (string, error) {
 	ctx, release := r.machine.Context(ctx)
@@ -181,8 +184,14 @@ func (r *run) bringIn(ctx context.Context) (string, error) {
 		r.Log.Annotate(actions.Warning, "The workspace goes over SSH", "which is slow: its drive could not be attached: "+err.Error())
 		c.way, c.why = syncTar, err.Error()
 	}
-	if err := r.streamIn(ctx, owner); err != nil {
-		return "", r.transferFailure(ctx, "The workspace did not get into the guest", err)
+	limited, cancel := context.WithTimeoutCause(ctx, streamTime, fmt.Errorf("the guest took longer than %s; leave files out with sync-exclude, or use sync: disk", streamTime))
+	defer cancel()
+	if err := r.streamIn(limited, owner); err != nil {
+		advice := "Look at what the guest's tar said; sync: none leaves the workspace out."
+		if r.config.SSHUser != "root" {
+			advice = "Make " + workspace.GuestPath + " in the image and give it to " + r.config.SSHUser + ", or log in as root and name the script's user with the input user."
+		}
+		return "", r.transferFailure(ctx, "The workspace did not get into the guest", err, advice)
 	}
 	return syncTar, nil
 }
@@ -234,12 +243,14 @@ func (r *run) attachDrive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.in, c.onDisk = true, true
 	r.Log.Printf("%s in the guest is %s, with %s", workspace.GuestPath, device, r.config.WorkspaceSize.Human())
-	if c.owned {
-		return nil
+	if !c.owned {
+		if err := r.own(ctx); err != nil {
+			return err
+		}
 	}
-	return r.own(ctx)
+	c.in, c.onDisk = true, true // else a stream may go there, and come back as one
+	return nil
 }
 
 // own gives the workspace to the script's user, whose number only the guest knows.
@@ -248,20 +259,40 @@ func (r *run) own(ctx context.Context) error {
 	if r.checkout.user != "" {
 		name = r.checkout.user
 	}
-	_, err := r.inGuest(ctx, workspace.GuestScript{Text: `chown -R "$1:$(id -g "$1")" "$2"`, Args: []string{name, workspace.GuestPath}})
+	out, err := r.inGuest(ctx, workspace.GuestScript{Text: ownScript, Args: []string{name, workspace.GuestPath}})
+	if err == nil {
+		err = r.sentAt(out)
+	}
 	if err != nil {
 		return fmt.Errorf("giving the workspace to %s: %w", name, err)
 	}
 	return nil
 }
 
-// unpackScript makes the workspace of a tar stream and prints the time after, a
-// whole second later: what was unpacked in the second that it prints would pass
-// for changed since.
-const unpackScript = `mkdir -p "$1" && cd "$1" || exit
+// sentAt takes the guest's time from when on a file counts as changed.
+func (r *run) sentAt(out string) error {
+	seconds, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	if err != nil {
+		return fmt.Errorf("reading the guest's clock: %w", err)
+	}
+	r.checkout.since = time.Unix(seconds, 0)
+	return nil
+}
+
+// Both scripts print the time after, a whole second later: what was made in the
+// second that is printed would pass for changed since.
+const (
+	// ownScript gives a tree to a user, which changes every file's time of change.
+	ownScript = `chown -R "$1:$(id -g "$1")" "$2" || exit
+sleep 1
+date +%s`
+
+	// unpackScript makes the workspace of a tar stream.
+	unpackScript = `mkdir -p "$1" && cd "$1" || exit
 if test "$2" = gnu; then tar -x -p --numeric-owner --warning=no-timestamp -f -; else tar -x -p -f -; fi || exit
 sleep 1
 date +%s`
+)
 
 // streamIn sends the workspace as a tar stream over SSH.
 func (r *run) streamIn(ctx context.Context, owner workspace.Owner) error {
@@ -299,11 +330,10 @@ func (r *run) streamIn(ctx context.Context, owner workspace.Owner) error {
 	case copyErr != nil:
 		return copyErr
 	}
-	seconds, err := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
-	if err != nil {
-		return fmt.Errorf("reading the guest's clock: %w", err)
+	if err := r.sentAt(out.String()); err != nil {
+		return err
 	}
-	c.since, c.in = time.Unix(seconds, 0), true
+	c.in = true
 	return nil
 }
 

@@ -235,7 +235,6 @@ func (r *run) goOn(ctx context.Context) error {
 
 // fetchDrive fetches from the drive.
 func fetchDrive(ctx context.Context, d *workspace.Drive, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
-	o.Since = time.Time{} // any other time of change than ours is a change
 	changes, err := workspace.Compare(ctx, t, d, o)
 	if changes == nil {
 		return nil, workspace.Result{}, err

@@ -126,6 +126,9 @@ func collectWithin(cause error) time.Duration {
 
 // mergeFiles takes over what the script wrote to the runner's files.
 func (r *run) mergeFiles(collected map[string]guest.Collected) {
+	if r.result.Script > 0 && len(collected) == 0 {
+		r.warn("The script's outputs are lost", "what it wrote to GITHUB_OUTPUT, GITHUB_ENV, GITHUB_PATH, GITHUB_STATE and GITHUB_STEP_SUMMARY could not be fetched from the guest any more")
+	}
 	written := func(name string) actions.Written {
 		c := collected[name]
 		return actions.Written{Text: c.Content, Size: c.Size}

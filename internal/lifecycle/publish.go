@@ -88,8 +88,11 @@ func (r *run) publish(ctx context.Context, err error) {
 	if r.logs == nil {
 		return // nothing has begun
 	}
-	rep := r.makeReport(err)
-	if err := r.keepReport(rep); err != nil {
+	var rep report.Report
+	if err := guarded(ctx, func(context.Context) error { // it is made of much that the guest said
+		rep = r.makeReport(err)
+		return r.keepReport(rep)
+	}); err != nil {
 		r.warn("No report", err.Error())
 	}
 	r.upload(ctx)

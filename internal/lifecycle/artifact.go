@@ -180,6 +180,9 @@ func (r *run) uploadArtifact(ctx context.Context) (string, error) {
 	}
 	r.result.Artifact = a
 	if a.Path != "" {
+		if err := r.logs.ownAll(filepath.Dir(a.Path)); err != nil {
+			return "", err
+		}
 		r.Log.Printf("The artifact is in %s", a.Path)
 	}
 	return fmt.Sprintf("%s, %s", counted(bundle.Len(), "file"), sizeText(a.Size)), nil

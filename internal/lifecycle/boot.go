@@ -109,6 +109,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	}
 	err = r.reach(ctx, m)
 	if err == nil {
+		r.picture = nil // of an attempt before
 		return nil
 	}
 	r.screenshot(ctx)
@@ -205,7 +206,7 @@ const redrawWidth = 72
 // showBooting shows a line of the console while the guest boots: all of them in
 // a folded group of a job's log, the last one to a person at a terminal.
 func (r *run) showBooting(out io.Writer, l console.Line) {
-	text := actions.Printable(l.Text)
+	text := actions.Printable(r.mask.String(l.Text))
 	switch {
 	case r.Log.Commands():
 		fmt.Fprintf(out, "    %s\n", text)

@@ -158,6 +158,7 @@ const streamTime = backTime
 func (r *run) bringIn(ctx context.Context) (string, error) {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
+	r.setClock(ctx) // before the first file gets a time of the guest's
 	c := &r.checkout
 	owner := workspace.Owner{}
 	if c.user != "" {
@@ -356,7 +357,7 @@ func (r *run) loginOwner(ctx context.Context) workspace.Owner {
 // scriptDir is where the script runs.
 func (r *run) scriptDir() string {
 	dir := r.paths().ToGuest(r.config.WorkingDirectory)
-	if r.checkout.in && !path.IsAbs(dir) {
+	if r.checkout.in && !path.IsAbs(dir) && !strings.HasPrefix(dir, "~") {
 		return path.Join(workspace.GuestPath, dir)
 	}
 	return dir

@@ -177,14 +177,22 @@ func (r *run) openDrive(ctx context.Context) (*workspace.Drive, error) {
 	return d, nil
 }
 
+// readTime is what of an interrupted run's budget is kept for reading the drive.
+const readTime = 1500 * time.Millisecond
+
+// letGoContext bounds letGo. In a run that was interrupted before, it gets half
+// of what is left, the other half being for what the guest has written out.
+func (r *run) letGoContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if deadline, ok := r.ending.soon(); ok {
+		return context.WithDeadlineCause(ctx, time.Now().Add(time.Until(deadline)/2), budgetError{})
+	}
+	return r.ending.context(ctx, letGoTime, stopReserve+readTime)
+}
+
 // letGo asks the guest to detach the drive. The error says why it did not.
 func (r *run) letGo(ctx context.Context) error {
-	limited, cancel := context.WithTimeoutCause(ctx, letGoTime, fmt.Errorf("it took longer than %s", letGoTime))
+	limited, cancel := r.letGoContext(ctx)
 	defer cancel()
-	if deadline, ok := r.ending.soon(); ok { // half of what is left, the other half for what it has written out
-		limited, cancel = context.WithDeadlineCause(limited, time.Now().Add(time.Until(deadline)/2), budgetError{})
-		defer cancel()
-	}
 	if err := r.client.Err(); err != nil {
 		return err
 	}

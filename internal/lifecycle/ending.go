@@ -17,8 +17,22 @@ const stopReserve = 1200 * time.Millisecond
 
 // ending knows when a run was interrupted.
 type ending struct {
-	mu sync.Mutex
-	at time.Time // of the interrupt; zero: there was none
+	mu   sync.Mutex
+	at   time.Time     // of the interrupt; zero: there was none
+	told chan struct{} // closed then; nil: nobody has asked yet
+}
+
+// signal is closed when the run is interrupted.
+func (e *ending) signal() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.told == nil {
+		e.told = make(chan struct{})
+		if !e.at.IsZero() {
+			close(e.told)
+		}
+	}
+	return e.told
 }
 
 // interrupted remembers the time of the interrupt; only the first counts.
@@ -27,6 +41,9 @@ func (e *ending) interrupted(now time.Time) {
 	defer e.mu.Unlock()
 	if e.at.IsZero() {
 		e.at = now
+		if e.told != nil {
+			close(e.told)
+		}
 	}
 }
 
@@ -60,12 +77,21 @@ func (budgetError) Error() string {
 func (e *ending) context(ctx context.Context, limit, reserve time.Duration) (context.Context, context.CancelFunc) {
 	limited, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("it took longer than %s", limit))
 	out, cancel := context.WithCancelCause(limited)
-	release := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(time.Until(e.deadline().Add(-reserve)), func() { cancel(budgetError{}) })
-		context.AfterFunc(out, func() { timer.Stop() })
-	})
+	go func() {
+		select {
+		case <-out.Done():
+			return
+		case <-e.signal():
+		}
+		timer := time.NewTimer(time.Until(e.deadline().Add(-reserve)))
+		defer timer.Stop()
+		select {
+		case <-out.Done():
+		case <-timer.C:
+			cancel(budgetError{})
+		}
+	}()
 	return out, func() {
-		release()
 		cancel(nil)
 		stop()
 	}

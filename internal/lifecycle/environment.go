@@ -119,7 +119,7 @@ const collectTime = 20 * time.Second
 
 func collectWithin(cause error) time.Duration {
 	if errors.As(cause, new(Interrupt)) {
-		return 0
+		return time.Second // the workspace has to come back as well
 	}
 	return collectTime
 }

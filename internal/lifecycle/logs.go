@@ -83,6 +83,19 @@ func (l *logs) own(path string) error {
 	return os.Lchown(path, l.uid, l.gid)
 }
 
+// ownAll gives a directory of ours and all in it to the workspace's owner.
+func (l *logs) ownAll(dir string) error {
+	if l.uid < 0 {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return l.own(path)
+	})
+}
+
 // create opens a new log of the run for writing.
 func (l *logs) create(name string) (*os.File, error) {
 	path := filepath.Join(l.dir, name)

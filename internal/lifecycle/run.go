@@ -144,6 +144,9 @@ func Run(ctx context.Context, req Request) Result {
 	}
 	r.bringBack(ctx)
 	r.awaitSaved(ctx)
+	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
+		err = fail(Canceled, "Canceled", cause) // the results may not be complete
+	}
 	if err == nil && r.result.Kind == Success && r.config.ImageOutput != "" {
 		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
 	}

@@ -35,7 +35,6 @@ func (r *run) runScript(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.watchGuest(ctx, cancel)
-	r.setClock(ctx)
 	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
 	stdout, stderr, closeOutput := r.output()
 	defer closeOutput()

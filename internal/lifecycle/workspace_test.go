@@ -14,34 +14,6 @@ import (
 	"github.com/org/hurd-qemu-action/internal/guest"
 )
 
-// TestOutside: what a guest says of a path is true where later steps run.
-func TestOutside(t *testing.T) {
-	for _, tc := range []struct{ name, workspace, runner, repository, want string }{
-		{"GitHub's runner", "/github/workspace", "/home/runner/work/r", "o/r", "/home/runner/work/r/r/bin"},
-		{"the runner says nothing", "/github/workspace", "", "o/r", "/github/workspace/bin"},
-		{"only the container's path", "/github/workspace", "/github", "o/r", "/github/workspace/bin"},
-		{"and below it", "/github/workspace", "/github/work", "o/r", "/github/workspace/bin"},
-		{"no absolute path", "/github/workspace", "work/r", "o/r", "/github/workspace/bin"},
-		{"no repository", "/github/workspace", "/home/runner/work/r", "", "/github/workspace/bin"},
-		{"act has one path for all", "/tmp/tree/r", "", "o/r", "/tmp/tree/r/bin"},
-		{"at a terminal", "/home/me/src", "/home/runner/work/r", "o/r", "/home/me/src/bin"},
-	} {
-		r, _ := newRun()
-		r.Host = Host{Workspace: tc.workspace, Repository: tc.repository, Environ: []string{"RUNNER_WORKSPACE=" + tc.runner}}
-		r.checkout.way = syncDisk
-		if got := r.paths().ToHost("/github/workspace/bin"); got != tc.want {
-			t.Errorf("%s: %s, want %s", tc.name, got, tc.want)
-		}
-		if got := r.paths().ToGuest(tc.want); got != "/github/workspace/bin" {
-			t.Errorf("%s: %s became %s in the guest", tc.name, tc.want, got)
-		}
-		r.checkout.way = syncNone
-		if got := r.paths(); len(got) != 0 {
-			t.Errorf("%s: without a workspace in the guest there are %v", tc.name, got)
-		}
-	}
-}
-
 // TestSources: a compiler's complaint is about a file of the workspace, wherever
 // the script began.
 func TestSources(t *testing.T) {
@@ -70,7 +42,7 @@ func TestSources(t *testing.T) {
 }
 
 // TestMergeFiles: what a script wrote to its files is what later steps see.
-func TestMergeFiles(t *testing.T) {
+func TestMergeFilesOfAJob(t *testing.T) {
 	dir := t.TempDir()
 	var out bytes.Buffer
 	getenv := func(name string) string { return filepath.Join(dir, name) }

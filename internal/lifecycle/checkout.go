@@ -47,7 +47,8 @@ type checkout struct {
 	gnu    bool     // the guest's tar is GNU's
 	since  time.Time
 
-	fetched bool // the results are here
+	fetched bool  // the results are here
+	lost    error // why the guest is; it need not be the connection that tells
 }
 
 // readWorkspace validates the inputs about the workspace.

@@ -38,6 +38,7 @@ func (p *program) holds(pairs ...string) {
 // TestE2ECopyBack chooses what travels.
 func TestE2ECopyBack(t *testing.T) {
 	needGuest(t)
+	t.Parallel()
 	const script = `
 pwd
 echo changed >"$GITHUB_WORKSPACE/changed"
@@ -110,6 +111,7 @@ ls build/*.o || :
 // TestE2EComesBack ends runs in all ways that leave the workspace in the guest.
 func TestE2EComesBack(t *testing.T) {
 	needGuest(t)
+	t.Parallel()
 	const work = "echo changed >changed; mkdir made; echo new >made/file; rm gone; "
 	for _, tc := range []struct {
 		name   string
@@ -138,9 +140,7 @@ func TestE2EComesBack(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if tc.end == nil { // the others are held against time
-				t.Parallel()
-			}
+			t.Parallel()
 			p := backRun(t, setup{args: append(tc.args, "--run", work+"echo in the guest >&2; "+tc.script)})
 			if tc.end != nil {
 				p.stderr.await(t, "\nin the guest\n")
@@ -193,6 +193,7 @@ echo >changed
 // has come stays, and what has not is named.
 func TestE2EInterruptedCopyBack(t *testing.T) {
 	needGuest(t)
+	t.Parallel()
 	for _, tc := range []struct {
 		name, script string
 		says         []string
@@ -201,6 +202,7 @@ func TestE2EInterruptedCopyBack(t *testing.T) {
 		{"listed", findScript, []string{"Did not come back", `"big/`, "it did not come", "more\n"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			giveFind(t, dir)
 			p := backRun(t, setup{workspace: dir, args: []string{"--sync=tar", "--run", tc.script + slowTar + "echo ready >&2"}})

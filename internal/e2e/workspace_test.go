@@ -100,6 +100,7 @@ func makeManifest(t *testing.T, dir string, left ...string) {
 // afterwards, by each way of the workspace.
 func TestE2EResults(t *testing.T) {
 	needGuest(t)
+	t.Parallel()
 	for i, tc := range []struct {
 		sync, copyBack string
 		find           bool // the guest gets a find that can list changes

@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 
 export CGO_ENABLED ?= 1
 
-.PHONY: all build demo test unit lint fuzz bench faults soak generate guest packages tools clean
+.PHONY: all build demo test unit lint fuzz bench bench-workspace faults soak generate guest packages tools clean
 
 all: build
 
@@ -63,6 +63,10 @@ fuzz:
 ## bench: what the parts take; -benchtime and the rest through BENCHFLAGS
 bench: guest
 	go test -run '^$$' -bench . $(BENCHFLAGS) ./...
+
+## bench-workspace: 50 MB and 2,000 files into a guest and back, beside tar over OpenSSH
+bench-workspace: guest
+	E2E_REQUIRED=1 go test -tags benchworkspace -run TestBenchWorkspace -v -count=1 -timeout 30m ./internal/e2e
 
 ## faults: kill and interrupt runs at random moments
 faults: guest

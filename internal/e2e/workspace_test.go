@@ -100,6 +100,7 @@ func makeManifest(t *testing.T, dir string, left ...string) {
 // afterwards, by each way of the workspace.
 func TestE2EResults(t *testing.T) {
 	needGuest(t)
+	t.Parallel()
 	for i, tc := range []struct {
 		sync, copyBack string
 		find           bool // the guest gets a find that can list changes
@@ -149,7 +150,8 @@ func runResults(t *testing.T, random *rand.Rand, sync, copyBack, user string, fi
 	}
 	if find {
 		giveFind(t, dir)
-		script = findScript + script
+		script = "cd ..\n" + findScript + strings.ReplaceAll(script, "'src/main.c:", "'main.c:")
+		env = append(env, "INPUT_WORKING-DIRECTORY=src")
 	}
 	if user != "" { // who can neither make devices nor write to the console
 		script = strings.NewReplacer("mknod device c 1 3\n", "", "echo theirs >todir/from-the-guest\n", "", ">/dev/console", ">/dev/null").Replace(script)

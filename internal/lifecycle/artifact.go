@@ -100,7 +100,7 @@ func (r *run) fetchOutside(patterns []string) fetcher {
 	return func(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
 		ctx, release := r.machine.Context(ctx)
 		defer release()
-		if err := r.client.Err(); err != nil {
+		if err := r.gone(); err != nil {
 			return nil, workspace.Result{}, err
 		}
 		file := filepath.Join(r.dir, "outside.tar")

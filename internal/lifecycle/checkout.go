@@ -46,8 +46,9 @@ type checkout struct {
 	gnu    bool      // the guest's tar is GNU's
 	since  time.Time // by the guest's clock; zero: the drive is as it was made
 
-	fetched bool // the results are here
-	stopped bool // the machine stands still, so that the drive can be read
+	fetched bool  // the results are here
+	stopped bool  // the machine stands still, so that the drive can be read
+	lost    error // why the guest is; it need not be the connection that tells
 }
 
 // readWorkspace validates the inputs about the workspace.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,7 +89,7 @@ func (r *run) fetchWorkspace(ctx context.Context, artifact string) (note string,
 		fetch = func(ctx context.Context, t *workspace.Tree, o workspace.Options) (*workspace.Changes, workspace.Result, error) {
 			return fetchDrive(ctx, d, t, o)
 		}
-	} else if err := r.client.Err(); err != nil {
+	} else if err := r.gone(); err != nil {
 		return "", fmt.Errorf("it was in the guest, which is lost: %w", err)
 	}
 	note = syncNone
@@ -102,6 +103,14 @@ func (r *run) fetchWorkspace(ctx context.Context, artifact string) (note string,
 		err = errors.Join(err, fmt.Errorf("fetching the files of the artifact: %w", stageErr))
 	}
 	return note, err
+}
+
+// gone says why the guest need not be asked for anything; nil: it may answer.
+func (r *run) gone() error {
+	if r.checkout.lost != nil {
+		return r.checkout.lost
+	}
+	return r.client.Err()
 }
 
 // fetcher brings what options choose of the guest's workspace into a tree's directory.
@@ -193,7 +202,7 @@ func (r *run) letGoContext(ctx context.Context) (context.Context, context.Cancel
 func (r *run) letGo(ctx context.Context) error {
 	limited, cancel := r.letGoContext(ctx)
 	defer cancel()
-	if err := r.client.Err(); err != nil {
+	if err := r.gone(); err != nil {
 		return err
 	}
 	limited, release := r.machine.Context(limited)
@@ -222,6 +231,7 @@ func (r *run) repairDrive(ctx context.Context, d *workspace.Drive, why error) er
 		return fmt.Errorf("the guest did not let go of the workspace: %w: %w", why, err)
 	}
 	text := fmt.Sprintf("what the guest had written to the disk is taken, since it did not let go of it: %v", why)
+	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, "lost+found not found") }) // never was there
 	if len(lines) > 0 {
 		text += fmt.Sprintf("; e2fsck mended the file system: %s", strings.Join(lines[:min(len(lines), 5)], "; "))
 	}

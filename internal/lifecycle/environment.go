@@ -113,15 +113,15 @@ func (r *run) scriptEnvironment() (shell []byte, files []guest.File) {
 	return e.Shell(guest.FilesVariable), files
 }
 
-// collectTime is how long the files of a script may take that was stopped for a
-// reason that leaves time. A busy emulated guest takes seconds to start a command.
+// collectTime is how long the files of a script may take that was stopped for
+// taking too long. A busy emulated guest takes seconds to start a command.
 const collectTime = 20 * time.Second
 
 func collectWithin(cause error) time.Duration {
-	if errors.As(cause, new(Interrupt)) {
-		return time.Second // the workspace has to come back as well
+	if errors.As(cause, new(timeoutError)) {
+		return collectTime
 	}
-	return collectTime
+	return time.Second // an interrupt leaves little time, and a guest that is lost does not answer
 }
 
 // mergeFiles takes over what the script wrote to the runner's files.

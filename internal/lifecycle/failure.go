@@ -61,8 +61,10 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	return e
 }
 
-// guestLost classifies why a running guest is gone.
+// guestLost classifies why a running guest is gone, and has nobody ask it for
+// anything any more: a kernel that has panicked keeps its connections open.
 func (r *run) guestLost(ctx context.Context, cause error) error {
+	r.checkout.lost = cause
 	r.screenshot(ctx)
 	// QEMU's end and the connection's end arrive in any order; the former says more.
 	select {

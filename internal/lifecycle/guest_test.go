@@ -37,6 +37,8 @@ func newGuest(t *testing.T, in config.Inputs) (*run, *fakeGuest, *strings.Builde
 	t.Helper()
 	t.Parallel()
 	g := &fakeGuest{dir: filepath.Join(t.TempDir(), "guest"), path: os.Getenv("PATH")}
+	// The clock of this host is not the guest's to set.
+	g.without(t, "date", `case " $* " in *" -s "*) exit ;; esac; PATH='`+g.path+`' exec date "$@"`)
 	r, log := newRunLog()
 	r.Inputs, r.Host.Workspace, r.dir = in, t.TempDir(), t.TempDir()
 	if in.SSHUser == "" {

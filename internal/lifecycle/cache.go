@@ -47,8 +47,11 @@ func (r *run) fetchSaved(ctx context.Context) (*snapshot.Entry, error) {
 		case errors.Is(err, results.ErrUnsupported), errors.Is(err, results.ErrWriteOnly):
 			r.Log.Printf("Cache: %v", err)
 			return nil, snapshot.ErrMiss
-		case err != nil:
-			return nil, fmt.Errorf("looking for it in the cache: %w", err)
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil: // nobody knows whether there is one
+			r.warn("The cache could not be asked for a saved machine", err.Error()+"; the machine is booted")
+			return nil, snapshot.ErrMiss
 		}
 		var entry *snapshot.Entry
 		err = r.step(ctx, "Fetch saved machine", func(ctx context.Context) (note string, err error) {

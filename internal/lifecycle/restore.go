@@ -18,10 +18,6 @@ import (
 	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
-// restoreTime bounds a restore until a command has run over SSH: it takes 1.3 s
-// on a busy host, and one that does not work must not cost much before the boot.
-const restoreTime = 4500 * time.Millisecond
-
 // restore begins from a saved machine if there is one that works. It tells
 // whether the guest is there; if not, the machine is to be booted.
 func (r *run) restore(ctx context.Context) (bool, error) {
@@ -66,7 +62,8 @@ func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.
 func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("no command ran over SSH within %s", restoreTime))
+	allowed := restoreAllowance()
+	ctx, cancel := allowed.context(ctx)
 	defer cancel()
 	sound := make(chan error, 1)
 	go func() { sound <- entry.Verify(ctx) }()
@@ -75,6 +72,7 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 		return "", errors.Join(err, <-sound)
 	}
 	m, err := r.startSaved(ctx, entry)
+	allowed.machine.Store(m)
 	if err := errors.Join(<-sound, err); err != nil {
 		return "", errors.Join(err, r.dismiss(ctx, m))
 	}
@@ -147,7 +145,8 @@ func (r *run) copyMemory(ctx context.Context, path string) (*os.File, error) {
 }
 
 // resume loads the state, lets the guest go on and makes it this run's own.
-func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry, login login) error {
+// When it fails, the run has the keys that it had.
+func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry, login login) (err error) {
 	state, err := os.Open(entry.Path(snapshot.State))
 	if err != nil {
 		return err
@@ -162,6 +161,11 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry
 	ctx, release := m.Context(ctx)
 	defer release()
 	fresh := r.keys
+	defer func() {
+		if err != nil { // a machine that is booted knows no others
+			r.keys = fresh
+		}
+	}()
 	r.keys.signer, r.keys.pinned = login.signer, login.pinned
 	if err := r.dial(ctx, m, r.keys.pinned); err != nil {
 		return err

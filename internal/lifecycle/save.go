@@ -87,7 +87,7 @@ func (r *run) save(ctx context.Context) (string, error) {
 	if err != nil {
 		return stateCold, nil
 	}
-	r.result.Snapshot = stateSaved
+	r.beganAs(stateSaved)
 	w.saving = make(chan struct{})
 	go r.keepSaved(context.WithoutCancel(ctx), draft)
 	return fmt.Sprintf("%s, the guest stood still for %s", stateSaved, actions.Seconds(stood)), nil
@@ -210,12 +210,12 @@ func (r *run) awaitSaved(ctx context.Context) {
 	select {
 	case <-r.warm.saving:
 	case <-ctx.Done():
-		r.result.Snapshot = stateCold
+		r.beganAs(stateCold)
 		r.warn("The saved machine was not kept", context.Cause(ctx).Error())
 		return
 	}
 	if err := r.warm.saveErr; err != nil {
-		r.result.Snapshot = stateCold
+		r.beganAs(stateCold)
 		r.warn("The saved machine was not kept", err.Error())
 		return
 	}

@@ -124,6 +124,14 @@ func (r *run) prepareDigest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// beganAs remembers how the machine began. That a saved one was of no use is
+// not forgotten for the new one that replaces it.
+func (r *run) beganAs(state string) {
+	if r.result.Snapshot != stateFailed {
+		r.result.Snapshot = state
+	}
+}
+
 // hostCPU names the processor of this host.
 func hostCPU() string {
 	text, _ := os.ReadFile("/proc/cpuinfo") // the name is only one part of the key

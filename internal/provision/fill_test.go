@@ -281,3 +281,33 @@ func BenchmarkDebianSize(b *testing.B) {
 		b.Errorf("the root has %s", p.Guest.Root.Size)
 	}
 }
+
+// TestContents: what replaces the keys of a guest that runs is what Fill would
+// have written, file by file.
+func TestContents(t *testing.T) {
+	tools(t, "qemu-img", "qemu-io", "e2fsck", "debugfs")
+	image := bothServers(t)
+	p := mustPrepare(t, image, Options{})
+	overlay, keys := overlayOn(t, image), runKeys()
+	if err := Fill(t.Context(), overlay, p, keys); err != nil {
+		t.Fatal(err)
+	}
+	contents, err := Contents(p, keys)
+	if err != nil || len(contents) != len(p.Slots) || len(contents) == 0 {
+		t.Fatalf("%d contents for %d slots, %v", len(contents), len(p.Slots), err)
+	}
+	root := openRoot(t, flattened(t, overlay), p.Guest.Root)
+	for i, c := range contents {
+		got, err := root.ReadFile(c.File)
+		if p.Slots[i].Name == SlotOpenSSHKey { // each encoding has random check bytes (PROTOCOL.key)
+			got, c.Data = got[:20], c.Data[:20]
+		}
+		if err != nil || len(c.Data) == 0 || !strings.HasPrefix(string(got), string(c.Data)) {
+			t.Errorf("%s begins with %.80q, want %.80q; %v", c.File, got, c.Data, err)
+		}
+	}
+	keys.Host = nil
+	if _, err := Contents(p, keys); err == nil || !strings.Contains(err.Error(), "writing keys: the host key is no ed25519 key") {
+		t.Errorf("without a host key: %v", err)
+	}
+}

@@ -134,3 +134,20 @@ func TestSaveAndLoadFail(t *testing.T) {
 		}
 	}
 }
+
+// TestPause: the guest stands still, and goes on.
+func TestPause(t *testing.T) {
+	spec, options := realSpec(t, firmware("up\r\n", echo))
+	m := startReal(t, spec, options)
+	waitFor(t, m, "up", 30*time.Second)
+	if err := m.Pause(deadline(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.WaitPhase(deadline(t, 20*time.Second), PhasePaused); err != nil {
+		t.Error(err)
+	}
+	if err := m.Resume(deadline(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	say(t, m, "it goes on\n")
+}

@@ -119,6 +119,9 @@ func (s *Store) find(ctx context.Context, k Key) (*Entry, error) {
 	if err == nil {
 		e.Manifest, err = readEntry(dir)
 	}
+	if errors.Is(err, ErrIncompatible) { // another format has other names
+		err = fmt.Errorf("%w: %v", ErrDamaged, err) //nolint:errorlint // it can't be both
+	}
 	if err == nil && e.Manifest.Key.String() != k.String() {
 		err = fmt.Errorf("%w: its manifest is that of %s", ErrDamaged, e.Manifest.Key)
 	}

@@ -1,0 +1,65 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/qemu"
+)
+
+// restoreTime bounds a restore until a command has run over SSH: it takes 0.6 s,
+// and one that does not work must not cost much before the boot. The time for
+// which the host had no processor for the machine does not count, up to
+// starvedTime: a saved machine is not to be given up for its host being busy.
+const (
+	restoreTime = 4500 * time.Millisecond
+	starvedTime = 30 * time.Second
+)
+
+// allowance is how long a machine may take to come back.
+type allowance struct {
+	limit, most time.Duration                // without and with the time that does not count
+	starved     func() time.Duration         // that time, so far
+	machine     atomic.Pointer[qemu.Machine] // what the default of starved looks at
+}
+
+func restoreAllowance() *allowance {
+	p := &allowance{limit: restoreTime, most: starvedTime}
+	p.starved = func() time.Duration {
+		if m := p.machine.Load(); m != nil {
+			return m.Starved()
+		}
+		return 0
+	}
+	return p
+}
+
+// leastExtension is what is not worth waiting on for.
+const leastExtension = 50 * time.Millisecond
+
+// context ends with the allowance.
+func (p *allowance) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		timer := time.NewTimer(p.limit)
+		defer timer.Stop()
+		given := time.Duration(0)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			more := min(p.starved(), p.most) - given
+			if more < leastExtension {
+				cancel(fmt.Errorf("no command ran over SSH within %s", (p.limit + given).Round(100*time.Millisecond)))
+				return
+			}
+			given += more
+			timer.Reset(more)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}

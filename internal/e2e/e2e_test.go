@@ -26,7 +26,25 @@ func TestMain(m *testing.M) {
 		c := cli.Command{Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ()}
 		os.Exit(c.Main())
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	for _, dir := range scratch {
+		_ = os.RemoveAll(dir) // what is left takes room and nothing else
+	}
+	os.Exit(status)
+}
+
+// scratch are directories that all tests share, removed at the end.
+var (
+	scratchMu sync.Mutex
+	scratch   []string
+)
+
+func makeScratch(name string) (string, error) {
+	dir, err := os.MkdirTemp("", name)
+	scratchMu.Lock()
+	defer scratchMu.Unlock()
+	scratch = append(scratch, dir)
+	return dir, err
 }
 
 // needGuest skips, loudly, what cannot run here; with E2E_REQUIRED it fails instead.
@@ -49,7 +67,7 @@ func needGuest(t *testing.T) {
 }
 
 // sharedCache keeps the prepared guest for all tests of one run.
-var sharedCache = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hurd-e2e-cache-") })
+var sharedCache = sync.OnceValues(func() (string, error) { return makeScratch("hurd-e2e-cache-") })
 
 // program is one run of the program.
 type program struct {

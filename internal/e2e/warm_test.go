@@ -45,7 +45,7 @@ func (p *program) ends(snapshot string) map[string]string {
 }
 
 // savedOnce is a cache directory with one saved machine. Nobody writes to it.
-var savedOnce = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "hurd-e2e-warm-") })
+var savedOnce = sync.OnceValues(func() (string, error) { return makeScratch("hurd-e2e-warm-") })
 
 var saveOnce sync.Once
 

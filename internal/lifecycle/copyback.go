@@ -161,8 +161,8 @@ func (r *run) openDrive(ctx context.Context) (*workspace.Drive, error) {
 func (r *run) letGo(ctx context.Context) error {
 	limited, cancel := context.WithTimeoutCause(ctx, letGoTime, fmt.Errorf("it took longer than %s", letGoTime))
 	defer cancel()
-	if deadline, ok := r.ending.soon(); ok { // half of what is left, the other half for what it has written out
-		limited, cancel = context.WithDeadlineCause(limited, time.Now().Add(time.Until(deadline)/2), budgetError{})
+	if deadline, ok := r.ending.soon(); ok { // most of what is left, a quarter for reading what it has written out
+		limited, cancel = context.WithDeadlineCause(limited, time.Now().Add(time.Until(deadline)*3/4), budgetError{})
 		defer cancel()
 	}
 	if err := r.gone(); err != nil {

@@ -189,11 +189,11 @@ func (r *run) openDrive(ctx context.Context) (*workspace.Drive, error) {
 // readTime is what of an interrupted run's budget is kept for reading the drive.
 const readTime = 1500 * time.Millisecond
 
-// letGoContext bounds letGo. In a run that was interrupted before, it gets half
-// of what is left, the other half being for what the guest has written out.
+// letGoContext bounds letGo. In a run that was interrupted before, it gets most
+// of what is left; a quarter is for reading what the guest has written out.
 func (r *run) letGoContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	if deadline, ok := r.ending.soon(); ok {
-		return context.WithDeadlineCause(ctx, time.Now().Add(time.Until(deadline)/2), budgetError{})
+		return context.WithDeadlineCause(ctx, time.Now().Add(time.Until(deadline)*3/4), budgetError{})
 	}
 	return r.ending.context(ctx, letGoTime, stopReserve+readTime)
 }

@@ -162,6 +162,7 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry
 	ctx, release := m.Context(ctx)
 	defer release()
 	fresh := r.keys
+	defer func() { r.keys = fresh }() // also for the boot that follows when this fails
 	r.keys.signer, r.keys.pinned = login.signer, login.pinned
 	if err := r.dial(ctx, m, r.keys.pinned); err != nil {
 		return err

@@ -66,7 +66,8 @@ func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.
 func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, restoreTime, fmt.Errorf("no command ran over SSH within %s", restoreTime))
+	limit := r.restoreLimit()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no command ran over SSH within %s", limit))
 	defer cancel()
 	sound := make(chan error, 1)
 	go func() { sound <- entry.Verify(ctx) }()

@@ -26,6 +26,6 @@ func main() {
 		}
 		os.Exit(status)
 	}
-	c := cli.Command{Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ(), Version: version}
+	c := cli.Command{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ(), Version: version}
 	os.Exit(c.Main())
 }

@@ -22,12 +22,15 @@ import (
 // Options says where a Log writes and how.
 type Options struct {
 	Stdout io.Writer // what the guest prints to its standard output; with Commands, everything
-	Stderr io.Writer // without Commands: our own words, and what the guest prints to its standard error
+	Stderr io.Writer // without Commands: what the guest prints to its standard error, and our own words
 
 	// Commands turns the runner's protocol on. All output then goes to Stdout:
 	// the runner reads both streams, but only one stream keeps the order that
 	// the fence depends on.
 	Commands bool
+
+	// Own is where our own words go without Commands; nil: to Stderr.
+	Own io.Writer
 
 	Getenv func(string) string // finds the runner's files; nil: none are set
 	Now    func() time.Time    // nil: time.Now
@@ -230,8 +233,11 @@ func (l *Log) AddMask(value string) {
 }
 
 func (l *Log) ours() io.Writer {
-	if l.opt.Commands {
+	switch {
+	case l.opt.Commands:
 		return l.opt.Stdout
+	case l.opt.Own != nil:
+		return l.opt.Own
 	}
 	return l.opt.Stderr
 }
@@ -296,11 +302,16 @@ type guest struct {
 }
 
 func (g guest) Write(p []byte) (int, error) {
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	return g.write(p)
+}
+
+// write writes; l.mu is held.
+func (g guest) write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	g.l.mu.Lock()
-	defer g.l.mu.Unlock()
 	g.l.openFence()
 	g.l.put(g.w, string(p))
 	g.l.midway = p[len(p)-1] != '\n'

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,7 @@ const statusUsage = 125
 
 // Command is one call of the program, without what only a process has.
 type Command struct {
+	Stdin          io.Reader // read for "--shard -" only
 	Stdout, Stderr io.Writer
 	Args           []string // without the program's name
 	Environ        []string
@@ -45,6 +47,7 @@ type cli struct {
 
 type runCommand struct {
 	config.Inputs `embed:""`
+	shardFlags    `embed:""`
 	Workspace     string   `name:"workspace" default:"." placeholder:"DIR" group:"Local" help:"Directory that stands for the workspace; the logs go to .hurd in it."`
 	Command       []string `arg:"" optional:"" name:"command" help:"Command to run in the guest, instead of --run. One argument is a line for the shell; several are a program and its arguments."`
 }
@@ -55,6 +58,7 @@ const description = `Boots GNU/Hurd in QEMU, with KVM where it works, and runs a
 
   hurd-qemu-action run --image disk.qcow2 -- uname -a
   hurd-qemu-action run --image selftest --run 'echo hello; exit 3'
+  hurd-qemu-action run --image disk.qcow2 --jobs 4 --shard tests.txt
 
 Exit status: the script's own; 128+n when signal n killed it in the guest; 124 on a timeout; 130 or 143 when interrupted; 125 when the guest or this program failed.
 
@@ -97,7 +101,9 @@ func (c Command) Main() int {
 		which, _, _ = strings.Cut(which, " ")
 		return c.snapshot(&grammar.Snapshot, which)
 	}
-	return c.run(&grammar.Run)
+	return c.run(&grammar.Run, func(flag string) bool {
+		return slices.ContainsFunc(parsed.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == flag })
+	})
 }
 
 // action runs as the GitHub action.
@@ -110,8 +116,15 @@ func (c Command) action() int {
 	return c.pass(inputs, workspace, unknown)
 }
 
-// run runs from a shell.
-func (c Command) run(r *runCommand) int {
+// run runs from a shell. given tells whether a flag is on the command line.
+func (c Command) run(r *runCommand, given func(flag string) bool) int {
+	if problem := r.problem(given); problem != "" {
+		fmt.Fprintln(c.Stderr, "hurd-qemu-action: "+problem)
+		return statusUsage
+	}
+	if r.Shard != "" {
+		return c.shard(r, given)
+	}
 	if len(r.Command) > 0 && r.Run != "" {
 		fmt.Fprintln(c.Stderr, "hurd-qemu-action: both --run and a command are given: leave one of them out")
 		return statusUsage
@@ -123,11 +136,16 @@ func (c Command) run(r *runCommand) int {
 	default:
 		r.Run = "exec " + quoted(r.Command)
 	}
+	return c.pass(c.flags(r), r.Workspace, nil)
+}
+
+// flags are the inputs as the command line has them.
+func (c Command) flags(r *runCommand) config.Inputs {
 	inputs := config.FromFlags(r.Inputs)
 	if inputs.Token == "" {
 		inputs.Token = c.getenv("GITHUB_TOKEN") // which other users of the machine can't see, as they can a flag
 	}
-	return c.pass(inputs, r.Workspace, nil)
+	return inputs
 }
 
 // quoted writes arguments so that a POSIX shell reads them back unchanged.
@@ -144,18 +162,7 @@ func (c Command) pass(inputs config.Inputs, workspace string, warnings []string)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer watchSignals(cancel)()
-	log := actions.New(actions.Options{
-		Stdout: c.Stdout, Stderr: c.Stderr,
-		Commands: c.getenv("GITHUB_ACTIONS") == "true",
-		Getenv:   c.getenv,
-		Broken: func(err error) {
-			err = fmt.Errorf("writing the output: %w", err)
-			if errors.Is(err, syscall.EPIPE) { // as a program that does not catch the signal would end
-				err = fmt.Errorf("%w: %w", err, lifecycle.Interrupt{Signal: syscall.SIGPIPE})
-			}
-			cancel(err)
-		},
-	})
+	log := c.log(c.getenv("GITHUB_ACTIONS") == "true", cancel)
 	for _, w := range warnings {
 		log.Annotate(actions.Warning, "Unknown input", w)
 	}
@@ -165,6 +172,20 @@ func (c Command) pass(inputs config.Inputs, workspace string, warnings []string)
 		return statusUsage
 	}
 	return lifecycle.Run(ctx, lifecycle.Request{Inputs: inputs, Host: host, Log: log}).ExitCode
+}
+
+// log is the log of a process: when nobody reads it any more, it cancels.
+func (c Command) log(commands bool, cancel context.CancelCauseFunc) *actions.Log {
+	return actions.New(actions.Options{
+		Stdout: c.Stdout, Stderr: c.Stderr, Commands: commands, Getenv: c.getenv,
+		Broken: func(err error) {
+			err = fmt.Errorf("writing the output: %w", err)
+			if errors.Is(err, syscall.EPIPE) { // as a program that does not catch the signal would end
+				err = fmt.Errorf("%w: %w", err, lifecycle.Interrupt{Signal: syscall.SIGPIPE})
+			}
+			cancel(err)
+		},
+	})
 }
 
 // watchSignals cancels with the cause Interrupt at the first signal that asks

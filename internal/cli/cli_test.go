@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"hurd-qemu-action": func() {
-		c := Command{Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ(), Version: "v0.0.0-test"}
+		c := Command{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ(), Version: "v0.0.0-test"}
 		os.Exit(c.Main())
 	}})
 }

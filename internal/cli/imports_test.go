@@ -20,7 +20,7 @@ var leaves = []string{"internal/platform", "internal/process", "internal/units"}
 // imports leaves only.
 var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
-	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest", "internal/snapshot"},
+	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest", "internal/shard", "internal/snapshot"},
 	"internal/lifecycle": {
 		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
 		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",

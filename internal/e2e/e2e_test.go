@@ -23,7 +23,7 @@ const asProgram = "HURD_QEMU_ACTION_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
-		c := cli.Command{Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ()}
+		c := cli.Command{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Args: os.Args[1:], Environ: os.Environ()}
 		os.Exit(c.Main())
 	}
 	status := m.Run()

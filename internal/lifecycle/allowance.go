@@ -25,8 +25,8 @@ type allowance struct {
 	machine     atomic.Pointer[qemu.Machine] // what the default of starved looks at
 }
 
-func restoreAllowance() *allowance {
-	p := &allowance{limit: restoreTime, most: starvedTime}
+func restoreAllowance(limit time.Duration) *allowance {
+	p := &allowance{limit: limit, most: starvedTime}
 	p.starved = func() time.Duration {
 		if m := p.machine.Load(); m != nil {
 			return m.Starved()

@@ -43,7 +43,7 @@ func TestAllowance(t *testing.T) {
 // TestAllowanceEnds: it costs nothing when the machine is there, and before there is one.
 func TestAllowanceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := restoreAllowance()
+		p := restoreAllowance(restoreTime)
 		if got := p.starved(); got != 0 {
 			t.Errorf("no machine was starved for %v", got)
 		}

@@ -62,7 +62,7 @@ func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.
 func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
-	allowed := restoreAllowance()
+	allowed := restoreAllowance(r.restoreLimit())
 	ctx, cancel := allowed.context(ctx)
 	defer cancel()
 	sound := make(chan error, 1)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,15 @@ type Request struct {
 	Inputs config.Inputs
 	Host   Host
 	Log    *actions.Log
+
+	// Beside is for one of several guests that run at once, when another one has
+	// shown that a saved machine works: a slow restore is that of a busy host then.
+	Beside bool
+
+	// Settled is called, at most once, when it is known whether a later run of
+	// these inputs can start from a saved machine: this run did, or has saved
+	// one, or never will. A run that fails before that does not call it. nil: nothing.
+	Settled func()
 }
 
 // Result is how a run ended and what is known of it.
@@ -112,6 +122,7 @@ type run struct {
 
 	clockSet bool // since the machine was restored
 	warm     warm
+	settled  func()   // see Request
 	userData userData // for a guest without cloud-init
 
 	checkout    checkout
@@ -147,6 +158,9 @@ func Run(ctx context.Context, req Request) Result {
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
 	}
+	if r.warm.saving != nil {
+		r.settled()
+	}
 	if err == nil && r.result.Kind == Success && r.config.ImageOutput != "" {
 		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
 	}
@@ -156,7 +170,12 @@ func Run(ctx context.Context, req Request) Result {
 }
 
 func makeRun(req Request) *run {
+	settled := func() {}
+	if req.Settled != nil {
+		settled = sync.OnceFunc(req.Settled)
+	}
 	return &run{
+		settled: settled,
 		Request: req, began: time.Now(), qemuTail: &process.Tail{Limit: 8 << 10},
 		mask:        actions.NewMasker(req.Log.AddMask),
 		diagnostics: diagnostic.New(diagnostic.Options{Root: workspace.GuestPath}),
@@ -207,6 +226,9 @@ func (r *run) pass(ctx context.Context) error {
 		return err
 	}
 	restored, err := r.restore(ctx)
+	if restored || !r.maySave() {
+		r.settled()
+	}
 	if err == nil && !restored {
 		err = r.bootAndSave(ctx)
 	}
@@ -230,7 +252,18 @@ func (r *run) bootAndSave(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil || r.warm.memory == nil {
 		return err
 	}
-	return r.step(ctx, "Save", r.save)
+	if err := r.step(ctx, "Save", r.save); err != nil {
+		return err
+	}
+	if r.warm.saving == nil {
+		r.settled() // it could not be saved
+		return nil
+	}
+	go func() {
+		<-r.warm.saving
+		r.settled()
+	}()
+	return nil
 }
 
 // readInputs validates everything that can be validated before anything is

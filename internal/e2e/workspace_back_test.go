@@ -210,10 +210,10 @@ func TestE2EInterruptedCopyBack(t *testing.T) {
 			p.stderr.await(t, "==> Copy back")
 			time.Sleep(2 * time.Second) // the stream stalls at once, and for good
 			interrupt(t, p)
-			if status := p.wait(); status != 0 {
-				t.Errorf("exit status = %d, want the script's own", status)
+			if status := p.wait(); status != 130 {
+				t.Errorf("exit status = %d, want 130: not all of the results are there", status)
 			}
-			has(t, "stderr", p.stderr.String(), append(tc.says, "The workspace did not come back whole")...)
+			has(t, "stderr", p.stderr.String(), append(tc.says, "Not all came back from the guest")...)
 			if got, _ := filepath.Glob(filepath.Join(dir, "big/*")); len(got) == 0 || len(got) >= 200 {
 				t.Errorf("%d files came back", len(got))
 			}

@@ -24,7 +24,7 @@ func savable(t *testing.T) *run {
 	r.hardware = qemu.Hardware{Machine: "pc-q35-7.2", CPUModel: "qemu64", CPUs: 1, Memory: 512 * units.MiB, DiskBus: "ahci", NIC: "e1000"}
 	r.disk.base = image.Base{VirtualSize: units.GiB}
 	r.disk.manifest = manifest{Method: provision.MethodExt2, Prepared: &provision.Prepared{}}
-	r.result.ImageDigest = "sha256:00"
+	r.disk.manifest.Content = "00"
 	r.checkout.drive = "/nowhere/workspace.img"
 	return r
 }
@@ -47,7 +47,7 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"network card":     func(r *run) { r.hardware.NIC = "rtl8139" },
 		"HPET":             func(r *run) { r.hardware.HPET = !r.hardware.HPET },
 		"accelerator":      func(r *run) { r.accel.Accel = qemu.AccelKVM },
-		"image":            func(r *run) { r.result.ImageDigest = "sha256:01" },
+		"disk":             func(r *run) { r.disk.manifest.Content = "01" },
 		"disk size":        func(r *run) { r.config.DiskSize = 8 * units.GiB },
 		"virtual size":     func(r *run) { r.disk.base.VirtualSize *= 2 },
 		"workspace size":   func(r *run) { r.config.WorkspaceSize *= 2 },

@@ -33,7 +33,8 @@ func TestE2EAct(t *testing.T) {
 	before := leftovers(t)
 	w, _ := readWorkflow(t, "e2e.yml")
 
-	log, progress, err := runAct(t)
+	artifacts := t.TempDir()
+	log, progress, err := runAct(t, artifacts)
 	t.Logf("testdata/act/run said:\n%s", progress)
 	if err != nil {
 		t.Errorf("act did not succeed: %v\nThe end of its log:\n%s", err, log.tail(60))
@@ -45,6 +46,11 @@ func TestE2EAct(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the artifact is whole", func(t *testing.T) {
+		for _, f := range artifactWhole(w, artifacts) {
+			t.Error(f)
+		}
+	})
 	t.Run("nothing is left behind", func(t *testing.T) {
 		for _, left := range leftovers(t) {
 			if !slices.Contains(before, left) {
@@ -64,13 +70,14 @@ func TestE2EAct(t *testing.T) {
 }
 
 // runAct runs testdata/act/run and returns act's log and the script's own
-// messages. The log is kept as an artifact of the test (go test -artifacts).
-func runAct(t *testing.T) (actLog, string, error) {
+// messages. The log is kept as an artifact of the test (go test -artifacts);
+// those of the workflow are kept in the directory artifacts.
+func runAct(t *testing.T, artifacts string) (actLog, string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), budget(t), errors.New("act took too long (go test -timeout gives it more)"))
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	cmd := process.Command(ctx, filepath.Join(root, "testdata", "act", "run"), "--json")
+	cmd := process.Command(ctx, filepath.Join(root, "testdata", "act", "run"), "--json", "--artifacts", artifacts)
 	cmd.Env = os.Environ() // docker, go and git have their configuration there
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	// The script must live to clean up: it ends act, and then itself.

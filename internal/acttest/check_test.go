@@ -24,6 +24,11 @@ var checks = []check{
 	{"a timeout ends the script", timeoutEnds},
 	{"no command of the guest is obeyed", guestNotObeyed},
 	{"a lost guest is told with its console", lostGuestTold},
+	{"a script that fails has its results", resultsArrive},
+	{"the step has its groups in order", groupsInOrder},
+	{"the summary is the script's and ours", summaryAppears},
+	{"complaints are on the files of the workspace", complaintsPlaced},
+	{"the token is in no line", tokenHidden},
 }
 
 // jobsSucceeded compares the jobs and the runs of matrices with the workflow.
@@ -109,7 +114,7 @@ func timeoutEnds(_ workflow, l actLog) (found []finding) {
 func guestNotObeyed(_ workflow, l actLog) (found []finding) {
 	seen := 0
 	for _, e := range l {
-		if e.JobID != "hostile" {
+		if e.JobID != "hostile" && e.JobID != "results" {
 			continue
 		}
 		if strings.Contains(e.Msg, "forged") && e.step() == "prints" {
@@ -146,12 +151,30 @@ func forged(e event) bool {
 	return false
 }
 
+// lostTitles are the warnings about what a lost guest can't give any more.
+var lostTitles = []string{"The last changes to the workspace may be missing", "The script's outputs are lost"}
+
+// lostGuestTold wants one error, the end of the console, and a warning for each
+// thing that went with the guest.
 func lostGuestTold(_ workflow, l actLog) (found []finding) {
 	step := l.of("hostile", "lost")
 	found = wantOutputs(step, map[string]string{"result": "guest-lost", "exit-code": "125"})
-	found = append(found, wantOneError(step, "")...)
+	var rest actLog
+	for _, title := range lostTitles {
+		if !slices.ContainsFunc(step, func(e event) bool { return e.Command == "warning" && e.KvPairs["title"] == title }) {
+			found = append(found, "no warning: "+title)
+		}
+	}
+	for _, e := range step {
+		if e.Command != "warning" || !slices.Contains(lostTitles, e.KvPairs["title"]) {
+			rest = append(rest, e)
+		}
+	}
+	found = append(found, wantOneError(rest, "")...)
 	quoted := slices.ContainsFunc(step, func(e event) bool {
-		return strings.HasPrefix(strings.TrimSpace(e.Msg), "selftest login: ::error::forged")
+		line := strings.TrimSpace(e.Msg)
+		// On the line of the prompt, unless the kernel has said something there.
+		return strings.TrimPrefix(line, "selftest login: ") == "::error::forged"
 	})
 	if !quoted {
 		found = append(found, "the console is not quoted")

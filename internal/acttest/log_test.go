@@ -32,6 +32,7 @@ type event struct {
 	Arg       string            `json:"arg,omitempty"`
 	KvPairs   map[string]string `json:"kvPairs,omitempty"`
 	Raw       string            `json:"raw,omitempty"`
+	Content   string            `json:"content,omitempty"` // of the step's summary
 
 	Msg string `json:"msg"`
 }

@@ -2,6 +2,7 @@ package acttest
 
 import (
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 const fakeDocker = `#!/bin/sh
 case "$1 $2" in
 "version "*) [ "$ENGINE" != down ] || { echo "Cannot connect to the Docker daemon" >&2; exit 1; }; echo 20.10.24; exit ;;
+"network inspect") case $5 in *Gateway*) echo "$GATEWAY" ;; *) echo 127.0.0.0/8 ;; esac; exit ;;
 "image inspect") for name; do :; done; [ -e "$IMAGES/$(echo "$name" | tr /: __)" ]; exit ;;
 esac
 echo "docker $*" >>"$CALLS"
@@ -37,6 +39,11 @@ const fakeApt = `#!/bin/sh
 case "$*" in *Security*) echo http://mirror.invalid/security/ ;; *) echo http://mirror.invalid/debian/ ;; esac
 `
 
+// fakeAct writes down what it was asked to do.
+const fakeAct = `#!/bin/sh
+[ "$1" = --version ] || echo "act $*" >>"$CALLS"
+`
+
 // scriptRun is one run of a script between fakes.
 type scriptRun struct{ calls, output, status string }
 
@@ -47,7 +54,7 @@ func runScript(t *testing.T, script string, env, images []string, arg ...string)
 	calls := filepath.Join(t.TempDir(), "calls")
 	for name, text := range map[string]string{
 		"docker": fakeDocker, "debootstrap": fakeDebootstrap, "apt-get": fakeApt, "apt-config": "#!/bin/sh\n", "id": "#!/bin/sh\necho 0\n",
-		"go": "#!/bin/sh\ncase $2 in GOROOT) echo " + bin + " ;; GOVERSION) echo go1.26.8 ;; esac\n",
+		"act": fakeAct, "go": "#!/bin/sh\ncase $2 in -n) echo " + bin + "/act ;; GOROOT) echo " + bin + " ;; GOVERSION) echo go1.26.8 ;; esac\n",
 	} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -152,6 +159,7 @@ func TestActRunRefuses(t *testing.T) {
 	}{
 		{"no engine", []string{"ENGINE=down"}, nil, "no Docker engine answers: Cannot connect to the Docker daemon"},
 		{"no such workflow", nil, []string{"--workflow", "none.yml"}, "no workflow none.yml"},
+		{"nowhere for artifacts", nil, []string{"--artifacts"}, "--artifacts needs a value"},
 		{"workflow without a name", nil, []string{"--workflow"}, "--workflow needs a value"},
 	}
 	for _, tt := range tests {
@@ -161,6 +169,28 @@ func TestActRunRefuses(t *testing.T) {
 				t.Errorf("%s, output %q, want %q, calls %q", got.status, got.output, tt.output, got.calls)
 			}
 		})
+	}
+}
+
+// TestActRunServesArtifacts holds where act's artifact server listens: where only
+// this machine and its containers reach it, at a port that was free.
+func TestActRunServesArtifacts(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:34567")
+	if err == nil { // else somebody else has it, which is as good
+		defer func() { _ = taken.Close() }()
+	}
+	for _, tc := range []struct{ name, gateway, want string }{
+		{"an engine that names its gateway", "127.0.0.2", "--artifact-server-addr 127.0.0.2 --artifact-server-port 34567 "},
+		{"an engine that does not", "", "--artifact-server-addr 127.0.0.1 --artifact-server-port 3456"},
+	} {
+		dir := t.TempDir()
+		got := runScript(t, "act/run", []string{"GATEWAY=" + tc.gateway, "HOME=" + t.TempDir()}, []string{"debian:trixie-slim", "golang:1.26-trixie"}, "--artifacts", dir)
+		if !strings.Contains(got.calls, "--artifact-server-path "+dir+" "+tc.want) || got.status != "exit status 0" {
+			t.Errorf("%s: %s, calls:\n%swant %s\n%s", tc.name, got.status, got.calls, tc.want, got.output)
+		}
+		if tc.gateway == "" && strings.Contains(got.calls, "--artifact-server-port 34567 ") {
+			t.Errorf("%s: the port that is taken:\n%s", tc.name, got.calls)
+		}
 	}
 }
 

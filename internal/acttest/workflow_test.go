@@ -39,6 +39,7 @@ type step struct {
 	Uses string            `yaml:"uses"`
 	Run  string            `yaml:"run"`
 	With map[string]string `yaml:"with"`
+	Env  map[string]string `yaml:"env"`
 }
 
 // runs is how often the job runs: once, or once for each entry of its matrix.

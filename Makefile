@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 
 export CGO_ENABLED ?= 1
 
-.PHONY: all build demo test unit lint fuzz bench bench-workspace faults soak generate guest packages tools clean
+.PHONY: all build demo test unit lint fuzz bench bench-warm bench-workspace faults soak generate guest packages tools clean
 
 all: build
 
@@ -63,6 +63,11 @@ fuzz:
 ## bench: what the parts take; -benchtime and the rest through BENCHFLAGS
 bench: guest
 	go test -run '^$$' -bench . $(BENCHFLAGS) ./...
+
+## bench-warm: what a saved machine is worth, beside bare QEMU and a shell recipe: tables and plots in build/bench
+# BENCH_ROUNDS=1 is quick; the cold boots of 15 rounds take a quarter of an hour.
+bench-warm: build
+	E2E_REQUIRED=1 BENCH_PROGRAM=$(CURDIR)/$(BINARY) go test -tags bench -run TestBench -v -timeout 120m ./internal/e2e
 
 ## bench-workspace: 50 MB and 2,000 files into a guest and back, beside tar over OpenSSH
 bench-workspace: guest

@@ -119,21 +119,22 @@ func confirmTime(f console.Finding) time.Duration {
 // print anything, so a panic there only counts when the guest no longer
 // answers over SSH either.
 func (r *run) watchGuest(ctx context.Context, lost context.CancelCauseFunc) {
+	client, since := r.client, r.readyAt // others when the machine has been saved
 	go func() {
 		select {
-		case <-r.client.Lost():
-			lost(r.client.Err())
+		case <-client.Lost():
+			lost(client.Err())
 		case <-ctx.Done():
 		}
 	}()
 	go func() {
-		for since := r.readyAt; ; {
+		for {
 			f, err := r.console.WaitTerminal(ctx, since)
 			if err != nil {
 				return
 			}
 			ask, cancel := context.WithTimeout(ctx, confirmTime(f))
-			err = r.client.Alive(ask)
+			err = client.Alive(ask)
 			cancel()
 			if err != nil {
 				lost(findingError{f})

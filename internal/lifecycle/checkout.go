@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -55,7 +56,7 @@ type checkout struct {
 func (r *run) readWorkspace() []error {
 	c := &r.checkout
 	var problems []error
-	c.filter = workspace.NewFilter(r.config.SyncInclude, r.config.SyncExclude)
+	c.filter = workspace.NewFilter(r.config.SyncInclude, r.config.SyncExclude+"\n"+r.imagePattern())
 	back := r.config.CopyBack
 	if back == "mirror" {
 		back, c.delete = "changed", true
@@ -75,6 +76,20 @@ func (r *run) readWorkspace() []error {
 		c.user = ""
 	}
 	return problems
+}
+
+// imagePattern matches the image if it is a file in the workspace: the guest
+// has no use for the disk that it runs from, which may be larger than its drive.
+func (r *run) imagePattern() string {
+	file, err := filepath.Abs(r.config.Image)
+	if err != nil {
+		return ""
+	}
+	rel, err := filepath.Rel(r.Host.Workspace, file)
+	if info, statErr := os.Stat(file); err != nil || statErr != nil || !info.Mode().IsRegular() || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return "/" + strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`, " ", `\ `).Replace(rel)
 }
 
 // chooseWay decides how the workspace gets into the guest.

@@ -138,3 +138,27 @@ func TestScriptDir(t *testing.T) {
 		}
 	}
 }
+
+// TestImageStaysBehind: the disk that the guest runs from is no part of its
+// workspace, whatever its name is; another file of that name is.
+func TestImageStaysBehind(t *testing.T) {
+	for _, name := range []string{"disk.img", "a disk [1]*?.img", `back\slash `} {
+		r, _ := newRun()
+		dir := t.TempDir()
+		put(t, dir, map[string]string{name: "image", filepath.Join("sub", name): "none", "other": "none"})
+		r.Host.Workspace, r.config.Image = dir, filepath.Join(dir, name)
+		if problems := r.readWorkspace(); len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if r.checkout.filter.Match(name, false) || !r.checkout.filter.Match("sub/"+name, false) || !r.checkout.filter.Match("other", false) {
+			t.Errorf("%q: the pattern is %q", name, r.imagePattern())
+		}
+	}
+	for _, image := range []string{"debian", "/etc/passwd", "https://example.org/x"} {
+		r, _ := newRun()
+		r.Host.Workspace, r.config.Image = t.TempDir(), image
+		if got := r.imagePattern(); got != "" {
+			t.Errorf("%s: %q", image, got)
+		}
+	}
+}

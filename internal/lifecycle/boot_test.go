@@ -89,6 +89,10 @@ func TestE2EBlankDisk(t *testing.T) {
 	if res.Kind != BootFailed || res.Accel != "tcg" || time.Since(began) > 30*time.Second {
 		t.Errorf("result = %+v after %v", res, time.Since(began))
 	}
+	picture, err := os.ReadFile(filepath.Join(req.Host.Workspace, ".hurd/run-1/screenshot.png"))
+	if err != nil || !strings.HasPrefix(string(picture), "\x89PNG") {
+		t.Errorf("the screen of a boot that failed: %.8q, %v", picture, err)
+	}
 	if !strings.Contains(strings.ToLower(out.String()), "console") {
 		t.Errorf("the log says nothing of the console:\n%s", out)
 	}

@@ -35,6 +35,7 @@ demo: build
 GUESTS := ./internal/lifecycle ./internal/e2e ./internal/acttest
 test: guest
 	E2E_REQUIRED=1 go test -race -timeout 15m $$(go list ./... | grep -vE '/(lifecycle|e2e|acttest)$$')
+	E2E_REQUIRED=1 go test -timeout 5m -run PeakMemory ./internal/snapshot ./internal/image # the race detector takes several times the memory
 	E2E_REQUIRED=1 go test -race -timeout 20m -p 1 $(GUESTS)
 
 ## unit: the tests that boot no guest

@@ -73,6 +73,33 @@ type Config struct {
 
 	BootTimeout  time.Duration // 0: by accelerator
 	BootAttempts int
+	ReadyPattern *regexp.Regexp // of a console line; nil: none
+
+	Forward string // lines as written
+	Network string // user, restricted or none
+
+	Transport     string        // ssh or serial
+	ConsoleScript string        // content as written; empty: none
+	SerialPort    SerialPort    // zero: none
+	QMP           string        // content as written; empty: none
+	Debug         string        // off or on-failure
+	DebugTimeout  time.Duration // not 0
+
+	HugePages   bool
+	CPUAffinity string // list as written; empty: any processor
+	DiskCache   string // writeback, none or unsafe
+	DiskAIO     string // threads, native or io_uring
+	QEMUTrace   string // items as written; empty: none
+	QEMUArgs    string // as written
+
+	Benchmark int // runs of the script; 0: one, without a report
+}
+
+// SerialPort says where the guest's second serial port is served.
+type SerialPort struct {
+	Set    bool
+	Port   int  // of 127.0.0.1; 0: a free one
+	Telnet bool // speak telnet (RFC 854) instead of raw bytes
 }
 
 // Limits of the numeric inputs. QEMU itself allows more; these are where a
@@ -84,6 +111,7 @@ const (
 	maxAttempts = 10
 	maxDuration = 7 * 24 * time.Hour
 
+	maxBenchmark = 1000
 	maxRetention = 90 // days, the artifact service's own
 	maxPartition = 128
 
@@ -151,6 +179,22 @@ func Parse(in Inputs, read Files) (Config, error) {
 		SnapshotMaxSize:  p.snapshotSize(),
 		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
 		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),
+		ReadyPattern:     p.readyPattern(),
+		Forward:          in.Forward,
+		Network:          in.Network,
+		Transport:        in.Transport,
+		ConsoleScript:    p.textOrFile("console-script", in.ConsoleScript),
+		SerialPort:       p.serialPort(),
+		QMP:              p.textOrFile("qmp", in.QMP),
+		Debug:            in.Debug,
+		DebugTimeout:     p.duration("debug-timeout", in.DebugTimeout),
+		HugePages:        in.HugePages == "true",
+		CPUAffinity:      strings.TrimSpace(in.CPUAffinity),
+		DiskCache:        in.DiskCache,
+		DiskAIO:          in.DiskAIO,
+		QEMUTrace:        strings.TrimSpace(in.QEMUTrace),
+		QEMUArgs:         in.QEMUArgs,
+		Benchmark:        p.benchmark(),
 	}
 	c.PrivateKey = p.privateKey()
 	c.HostKeys = p.hostKeys()

@@ -57,6 +57,8 @@ func TestDefaults(t *testing.T) {
 		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2, ImageVerify: "published",
 		Sync: "auto", WorkspaceSize: 4 * units.GiB, CopyBack: "changed", RetentionDays: 7,
 		Snapshot: "auto", SnapshotMaxSize: 2 * units.GiB,
+		Network: "user", Transport: "ssh", Debug: "off", DebugTimeout: 30 * time.Minute,
+		DiskCache: "unsafe", DiskAIO: "threads",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -121,6 +123,22 @@ func effects(t *testing.T) map[string]struct {
 		"ssh-host-key":      {public, func(c Config) bool { return len(c.HostKeys) == 1 }},
 		"boot-timeout":      {"1h", func(c Config) bool { return c.BootTimeout == time.Hour }},
 		"boot-attempts":     {"3", func(c Config) bool { return c.BootAttempts == 3 }},
+		"ready-pattern":     {"login: $", func(c Config) bool { return c.ReadyPattern != nil && c.ReadyPattern.MatchString("hurd login: ") }},
+		"forward":           {"tcp 8080:80", func(c Config) bool { return c.Forward == "tcp 8080:80" }},
+		"network":           {"restricted", func(c Config) bool { return c.Network == "restricted" }},
+		"transport":         {"serial", func(c Config) bool { return c.Transport == "serial" }},
+		"console-script":    {"send \"x\"\n", func(c Config) bool { return c.ConsoleScript == "send \"x\"\n" }},
+		"serial-port":       {"5555 telnet", func(c Config) bool { return c.SerialPort == SerialPort{Set: true, Port: 5555, Telnet: true} }},
+		"qmp":               {"after-boot: query-status\n", func(c Config) bool { return c.QMP == "after-boot: query-status\n" }},
+		"debug":             {"on-failure", func(c Config) bool { return c.Debug == "on-failure" }},
+		"debug-timeout":     {"5m", func(c Config) bool { return c.DebugTimeout == 5*time.Minute }},
+		"hugepages":         {"true", func(c Config) bool { return c.HugePages }},
+		"cpu-affinity":      {" 0-1", func(c Config) bool { return c.CPUAffinity == "0-1" }},
+		"disk-cache":        {"none", func(c Config) bool { return c.DiskCache == "none" }},
+		"disk-aio":          {"native", func(c Config) bool { return c.DiskAIO == "native" }},
+		"qemu-trace":        {"guest_errors", func(c Config) bool { return c.QEMUTrace == "guest_errors" }},
+		"qemu-args":         {"-msg timestamp=on", func(c Config) bool { return c.QEMUArgs == "-msg timestamp=on" }},
+		"benchmark":         {"5", func(c Config) bool { return c.Benchmark == 5 }},
 	}
 }
 
@@ -142,6 +160,9 @@ func TestEveryInputIsHeard(t *testing.T) {
 		env := []string{"INPUT_RUN=uname", f.EnvName() + "=" + effect.value}
 		if f.Name == "artifact-path" {
 			env = append(env, "INPUT_ARTIFACT-NAME=x")
+		}
+		if f.Name == "disk-aio" {
+			env = append(env, "INPUT_DISK-CACHE=none")
 		}
 		if f.Name == "ssh-host-key" {
 			env = append(env, "INPUT_PROVISION=none", "INPUT_SSH-PRIVATE-KEY="+table["ssh-private-key"].value)
@@ -167,6 +188,8 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		Prepare: "a\x00b", Snapshot: "sometimes", SnapshotMaxSize: "huge",
 		User: "no such name", Sync: "magic", WorkspaceSize: "1", ArtifactName: "a/b", RetentionDays: "91", RootPartition: "none",
 		ImageVerify: "maybe", DiskSize: "big", ImageOutput: "../x", AptSnapshot: "yesterday",
+		ReadyPattern: "(", Network: "bridge", Transport: "pigeon", ConsoleScript: "missing-file", SerialPort: "5555 ssh", QMP: "missing-file",
+		Debug: "always", DebugTimeout: "0s", HugePages: "1G", DiskCache: "directsync", DiskAIO: "none", Benchmark: "0",
 	}
 	_, err := Parse(in, func(string) ([]byte, error) { return nil, os.ErrNotExist })
 	var problems Problems
@@ -180,7 +203,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	for _, f := range Fields() {
 		p := byInput[f.Name]
 		switch f.Name {
-		case "env", "sync-include", "sync-exclude", "copy-back", "artifact-path":
+		case "env", "sync-include", "sync-exclude", "copy-back", "artifact-path", "forward", "cpu-affinity", "qemu-trace", "qemu-args":
 			continue // the packages that read them check them
 		case "meta-data", "cache-dir", "token", "image-sha256", "image-sha512", "image-signature", "image-key", "image-mirror":
 			continue // any text is good, or package image checks it
@@ -236,6 +259,14 @@ func TestProblems(t *testing.T) {
 		{"files for no artifact", func(in *Inputs) { in.ArtifactPath = "*.log" }, "name the artifact as well"},
 		{"a drive of nearly nothing", func(in *Inputs) { in.WorkspaceSize = "15M" }, "from 16M to 1T"},
 		{"a zero timeout", func(in *Inputs) { in.Timeout = "0s" }, "not longer than nothing"},
+		{"a pattern of every line", func(in *Inputs) { in.ReadyPattern = "x*" }, "matches every line"},
+		{"a raw serial port", func(in *Inputs) { in.SerialPort = "0 raw" }, ""},
+		{"a serial port that is none", func(in *Inputs) { in.SerialPort = "65536" }, "is not a port"},
+		{"no network for SSH", func(in *Inputs) { in.Network = "none" }, "needs transport: serial"},
+		{"no network for the console", func(in *Inputs) { in.Network, in.Transport = "none", "serial" }, ""},
+		{"ports for no network", func(in *Inputs) { in.Network, in.Transport, in.Forward = "none", "serial", "tcp 1:1" }, "forward: "},
+		{"native without none", func(in *Inputs) { in.DiskAIO = "native" }, "disk-cache: none"},
+		{"native with none", func(in *Inputs) { in.DiskAIO, in.DiskCache = "native", "none" }, ""},
 		{"a long value", func(in *Inputs) { in.CPUs = strings.Repeat("9", 200) }, `9"...`},
 		{"a value of two lines", func(in *Inputs) { in.NIC = "one\ntwo" }, `nic: "one"...`},
 	} {

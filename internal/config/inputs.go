@@ -70,6 +70,26 @@ type Inputs struct {
 
 	BootTimeout  string `name:"boot-timeout" group:"Boot" placeholder:"DURATION" help:"Limit from the start of QEMU until a command has run over SSH. Default: 5m with KVM, 15m with TCG."`
 	BootAttempts string `name:"boot-attempts" group:"Boot" default:"2" placeholder:"N" help:"How often to boot a machine that died or stayed silent before SSH answered, each time from a fresh overlay. The script itself is never retried."`
+	ReadyPattern string `name:"ready-pattern" group:"Boot" placeholder:"REGEX" help:"Regular expression, such as login:, of the console line that says that the guest is up. With transport: serial it replaces the wait for a login prompt; with SSH the connection is tried from then on."`
+
+	Forward string `name:"forward" group:"Network" placeholder:"LINES" help:"Ports to forward to the guest, one per line: tcp 8080:80, udp 8081:80, or tcp 0.0.0.0:8080:80 to listen beyond 127.0.0.1. A host port of 0 takes a free one."`
+	Network string `name:"network" group:"Network" default:"user" placeholder:"MODE" allowed:"user,restricted,none" help:"What the guest reaches: user (what the host reaches), restricted (nothing but what is forwarded to it), none (it has no network card; needs transport: serial)."`
+
+	Transport     string `name:"transport" group:"Console" default:"ssh" placeholder:"HOW" allowed:"ssh,serial" help:"How the script gets into the guest: ssh, or serial (typed at the serial console, for guests without an SSH server)."`
+	ConsoleScript string `name:"console-script" group:"Console" placeholder:"DIALOGUE" help:"Dialogue with the serial console before anything else is done in the guest: lines such as expect \"login:\" within 60s, and send \"root\\n\". Text or the path of a file."`
+	SerialPort    string `name:"serial-port" group:"Console" placeholder:"PORT" help:"TCP port of 127.0.0.1 on which the guest's second serial port is served, raw; 5555 telnet speaks telnet, 0 takes a free port. Default: the guest has no second serial port."`
+	QMP           string `name:"qmp" group:"Console" placeholder:"LINES" help:"Commands for QEMU's monitor, one per line: a moment (before-boot, after-boot, after-run, or on-console \"REGEX\") and a colon, then the command, as command key=value or as JSON. Text or the path of a file."`
+	Debug         string `name:"debug" group:"Console" default:"off" placeholder:"WHEN" allowed:"off,on-failure" help:"With on-failure, a guest whose boot or script has failed is kept for debug-timeout, and the log says how to get in. The result stays what it was."`
+	DebugTimeout  string `name:"debug-timeout" group:"Console" default:"30m" placeholder:"DURATION" help:"How long a guest is kept for debug."`
+
+	HugePages   string `name:"hugepages" group:"Resources" default:"false" placeholder:"BOOL" allowed:"true,false" help:"Back the guest's memory with the host's huge pages, which must have been set aside (vm.nr_hugepages)."`
+	CPUAffinity string `name:"cpu-affinity" group:"Resources" placeholder:"CPUS" help:"Processors of the host that QEMU may run on, such as 0-3,6."`
+	DiskCache   string `name:"disk-cache" group:"Resources" default:"unsafe" placeholder:"MODE" allowed:"writeback,none,unsafe" help:"How the host caches the guest's disk: unsafe (what the guest flushes may still be lost if the host dies, which a throwaway disk does not mind), writeback (flushes are honoured), none (past the host's page cache)."`
+	DiskAIO     string `name:"disk-aio" group:"Resources" default:"threads" placeholder:"MODE" allowed:"threads,native,io_uring" help:"How QEMU reads and writes the disk: threads, native (needs disk-cache: none) or io_uring (which Docker's default seccomp profile forbids)."`
+	QEMUTrace   string `name:"qemu-trace" group:"Resources" placeholder:"ITEMS" help:"Items of QEMU's -d option, such as guest_errors,unimp, which are logged to qemu-trace.log."`
+	QEMUArgs    string `name:"qemu-args" group:"Resources" placeholder:"ARGS" help:"More arguments for QEMU, as a shell would split them: the last resort. Options that this action needs for itself are refused. A machine started with them is not saved."`
+
+	Benchmark string `name:"benchmark" group:"Benchmark" placeholder:"N" help:"Run the script N times, and report the median and the spread of its time. Default: once, without a report."`
 }
 
 // Field describes one input.

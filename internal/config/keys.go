@@ -83,4 +83,14 @@ func (p *parser) together(c Config) {
 	if c.Provision != "none" && len(c.HostKeys) > 0 && p.in.SSHHostKey != "" {
 		p.add("ssh-host-key", "", "is given, but provision: "+c.Provision+" puts a new host key into the guest", "leave it out, or use provision: none")
 	}
+	if c.Network == "none" && c.Transport != "serial" {
+		p.add("network", c.Network, "leaves no way for SSH", "needs transport: serial as well, or use restricted, which forwards SSH and nothing else")
+	}
+	if c.Network == "none" && strings.TrimSpace(c.Forward) != "" {
+		p.add("forward", c.Forward, "forwards to a guest without a network card", "leave it out, or use network: restricted")
+	}
+	// QEMU refuses it as well, but only when the image has been fetched.
+	if c.DiskAIO == "native" && c.DiskCache != "none" {
+		p.add("disk-aio", c.DiskAIO, "bypasses the host's cache, which disk-cache: "+c.DiskCache+" uses", "write disk-cache: none as well, or leave disk-aio at threads")
+	}
 }

@@ -306,7 +306,7 @@ const maxSocketPath = 107
 
 // begin makes the directories and logs of the run.
 func (r *run) begin() error {
-	dir, err := os.MkdirTemp(r.Host.Temp, "hurd-qemu-action-")
+	dir, err := os.MkdirTemp(r.Host.Temp, runPrefix)
 	if err != nil {
 		return fail(Internal, "No run directory", fmt.Errorf("making the run directory: %w", err),
 			"Make sure that "+r.Host.Temp+" can be written and has space.")

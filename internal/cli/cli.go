@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -237,7 +238,20 @@ func (c Command) host(workspace string) (lifecycle.Host, error) {
 		h.Cache = h.Temp
 	}
 	h.Cache = filepath.Join(h.Cache, "hurd-qemu-action")
+	h.Container = container("/.dockerenv", os.Hostname)
 	return h, nil
+}
+
+// containerName is what docker names a container, and its host name, by default.
+var containerName = regexp.MustCompile(`^[0-9a-f]{12}$`)
+
+// container is the name of the container that this runs in: docker leaves a mark in it.
+func container(mark string, hostname func() (string, error)) string {
+	name, err := hostname()
+	if _, statErr := os.Stat(mark); err != nil || statErr != nil || !containerName.MatchString(name) {
+		return ""
+	}
+	return name
 }
 
 func (c Command) terminal() bool {

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"internal/lifecycle": {
 		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
 		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",
-		"internal/results", "internal/selftest", "internal/snapshot", "internal/workspace",
+		"internal/results", "internal/selftest", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},
 	"internal/provision": {"internal/ext2"},
 	"internal/workspace": {"internal/ext2"},

@@ -84,6 +84,8 @@ type Config struct {
 	QMP           string        // content as written; empty: none
 	Debug         string        // off or on-failure
 	DebugTimeout  time.Duration // not 0
+	DebugKeys     []ssh.PublicKey
+	DebugTunnel   Tunnel // zero: none
 
 	HugePages   bool
 	CPUAffinity string // list as written; empty: any processor
@@ -93,6 +95,14 @@ type Config struct {
 	QEMUArgs    string // as written
 
 	Benchmark int // runs of the script; 0: one, without a report
+}
+
+// Tunnel is an SSH server to which the guest's SSH port can be forwarded.
+type Tunnel struct {
+	User     string
+	Addr     string // host:port
+	Signer   ssh.Signer
+	HostKeys []ssh.PublicKey // that the server may show; not empty
 }
 
 // SerialPort says where the guest's second serial port is served.
@@ -188,6 +198,8 @@ func Parse(in Inputs, read Files) (Config, error) {
 		QMP:              p.textOrFile("qmp", in.QMP),
 		Debug:            in.Debug,
 		DebugTimeout:     p.duration("debug-timeout", in.DebugTimeout),
+		DebugKeys:        p.publicKeys("debug-key", in.DebugKey),
+		DebugTunnel:      p.debugTunnel(),
 		HugePages:        in.HugePages == "true",
 		CPUAffinity:      strings.TrimSpace(in.CPUAffinity),
 		DiskCache:        in.DiskCache,
@@ -196,8 +208,8 @@ func Parse(in Inputs, read Files) (Config, error) {
 		QEMUArgs:         in.QEMUArgs,
 		Benchmark:        p.benchmark(),
 	}
-	c.PrivateKey = p.privateKey()
-	c.HostKeys = p.hostKeys()
+	c.PrivateKey = p.privateKey("ssh-private-key", in.SSHPrivateKey)
+	c.HostKeys = p.publicKeys("ssh-host-key", in.SSHHostKey)
 	p.together(c)
 	if len(p.problems) > 0 {
 		return c, p.problems

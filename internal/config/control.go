@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net"
 	"regexp"
 	"strconv"
 	"strings"
@@ -50,4 +51,36 @@ func (p *parser) benchmark() int {
 		return 0
 	}
 	return p.number("benchmark", p.in.Benchmark, maxBenchmark)
+}
+
+// sshPort is the port of an SSH server that is named without one.
+const sshPort = "22"
+
+// debugTunnel reads user@host or user@host:port, with the keys that it needs.
+func (p *parser) debugTunnel() Tunnel {
+	text := strings.TrimSpace(p.in.DebugTunnel)
+	if text == "" {
+		return Tunnel{}
+	}
+	user, addr, ok := strings.Cut(text, "@")
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		host, port = strings.Trim(addr, "[]"), sshPort
+	}
+	if n, err := strconv.Atoi(port); !ok || !userName.MatchString(user) || host == "" || strings.ContainsAny(host, " \n/@") || err != nil || n < 1 || n > 65535 {
+		p.add("debug-tunnel", text, "is not an SSH server", "write user@host or user@host:port")
+	}
+	for _, f := range []struct{ name, value, what string }{
+		{"debug-tunnel-key", p.in.DebugTunnelKey, "the private key that logs in to the server of debug-tunnel"},
+		{"debug-tunnel-host-key", p.in.DebugTunnelHostKey, "the host key that the server of debug-tunnel has: no host key is trusted unseen"},
+		{"debug-key", p.in.DebugKey, "a public key of yours, for the guest at the other end of debug-tunnel"},
+	} {
+		if strings.TrimSpace(f.value) == "" {
+			p.add(f.name, "", "is missing", "give "+f.what)
+		}
+	}
+	return Tunnel{
+		User: user, Addr: net.JoinHostPort(host, port),
+		Signer: p.privateKey("debug-tunnel-key", p.in.DebugTunnelKey), HostKeys: p.publicKeys("debug-tunnel-host-key", p.in.DebugTunnelHostKey),
+	}
 }

@@ -24,8 +24,7 @@ func (p *parser) textOrFile(input, text string) string {
 
 const pemBegin = "-----BEGIN"
 
-func (p *parser) privateKey() ssh.Signer {
-	text := p.in.SSHPrivateKey
+func (p *parser) privateKey(input, text string) ssh.Signer {
 	if strings.TrimSpace(text) == "" {
 		return nil
 	}
@@ -34,7 +33,7 @@ func (p *parser) privateKey() ssh.Signer {
 		content, err := p.read(strings.TrimSpace(text))
 		if err != nil {
 			// The value is not quoted: it may be a mangled secret.
-			p.add("ssh-private-key", "", "is neither a private key nor a file that can be read", "give the key's text (it begins with "+pemBegin+") or the path of its file")
+			p.add(input, "", "is neither a private key nor a file that can be read", "give the key's text (it begins with "+pemBegin+") or the path of its file")
 			return nil
 		}
 		pem = content
@@ -43,16 +42,16 @@ func (p *parser) privateKey() ssh.Signer {
 	var locked *ssh.PassphraseMissingError
 	switch {
 	case errors.As(err, &locked):
-		p.add("ssh-private-key", "", "is protected by a passphrase", "give a key without one: nobody is there to type it")
+		p.add(input, "", "is protected by a passphrase", "give a key without one: nobody is there to type it")
 	case err != nil:
-		p.add("ssh-private-key", "", "is not a private key that can be read", "give an OpenSSH or PEM private key, line ends intact")
+		p.add(input, "", "is not a private key that can be read", "give an OpenSSH or PEM private key, line ends intact")
 	}
 	return signer
 }
 
-func (p *parser) hostKeys() []ssh.PublicKey {
+func (p *parser) publicKeys(input, text string) []ssh.PublicKey {
 	var keys []ssh.PublicKey
-	for line := range strings.Lines(p.in.SSHHostKey) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
@@ -62,7 +61,7 @@ func (p *parser) hostKeys() []ssh.PublicKey {
 			_, _, key, _, _, err = ssh.ParseKnownHosts([]byte(line))
 		}
 		if err != nil {
-			p.add("ssh-host-key", line, "is not a public host key", "write one per line, as in a .pub or known_hosts file, such as ssh-ed25519 AAAA...")
+			p.add(input, line, "is not a public key", "write one per line, as in a .pub or known_hosts file, such as ssh-ed25519 AAAA...")
 			continue
 		}
 		keys = append(keys, key)

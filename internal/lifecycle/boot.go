@@ -114,6 +114,9 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	}
 	r.screenshot(ctx)
 	failure := r.bootFailure(ctx, err)
+	if n == r.config.BootAttempts || !errors.As(failure, new(retryable)) {
+		r.hold(ctx, failureText(failure))
+	}
 	r.stopSamples()
 	r.stopSamples = func() {}
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
@@ -123,6 +126,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 
 // launch starts QEMU, and all that watches it.
 func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
+	s.VNC = r.config.Debug == debugOnFailure && r.features.VNC
 	m, err := qemu.Start(ctx, s, qemu.StartOptions{
 		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
 		Log: io.MultiWriter(r.qemu, r.qemuTail),

@@ -213,6 +213,6 @@ func (r *run) renew(ctx context.Context, fresh keys) error {
 	if !clock {
 		r.Log.Annotate(actions.Warning, "The guest's clock was not set", "date in the guest refused the time")
 	}
-	r.keys, r.clockSet = fresh, true
+	r.keys, r.clockSet, r.rekeying.need = fresh, true, true
 	return nil
 }

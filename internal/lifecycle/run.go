@@ -37,6 +37,7 @@ type Host struct {
 	Version   string // of this program
 	Progress  bool   // a person watches a terminal
 	Home      string // of the user; empty: not known
+	Container string // as docker knows the one that this runs in; empty: none, or not known
 
 	Environ    []string // of this process, as the script's environment is made of it
 	ResultsURL string   // ACTIONS_RESULTS_URL: the job's artifact and cache services; empty: there are none
@@ -120,6 +121,7 @@ type run struct {
 	readyAt      time.Time   // when it had
 	client       *guest.Client
 
+	rekeying rekeying
 	clockSet bool // since the machine was restored
 	warm     warm
 	settled  func()   // see Request
@@ -153,6 +155,7 @@ func Run(ctx context.Context, req Request) Result {
 			err = fail(Canceled, "Canceled", cause)
 		}
 	}
+	r.holdFailed(ctx, err)
 	r.bringBack(ctx)
 	r.awaitSaved(ctx)
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {

@@ -49,6 +49,7 @@ func (r *run) runScript(ctx context.Context) error {
 		defer stop()
 	}
 	env, files := r.scriptEnvironment()
+	defer r.rekeyLater(ctx)()
 	start := time.Now()
 	res, err := r.client.RunScript(ctx, guest.Script{
 		Text: r.config.Script, Shell: r.config.Shell, Dir: r.scriptDir(), User: r.checkout.user,

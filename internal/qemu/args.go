@@ -102,7 +102,10 @@ func (s Spec) confinementArgs(a *args) {
 
 func (s Spec) bootArgs(a *args) {
 	a.add("-display", "none", "-vga", "std") // the Hurd's console wants a VGA, and so does a screendump
-	a.add("-action", "reboot=shutdown")      // a reset is an end: nothing here survives one
+	if s.VNC {
+		a.add("-vnc", "none,password=on") // it listens when ShowVNC says where
+	}
+	a.add("-action", "reboot=shutdown") // a reset is an end: nothing here survives one
 	a.add("-rtc", "base=utc")
 	a.add("-boot", "strict=on")
 	if s.Firmware.isSet() {

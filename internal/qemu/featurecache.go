@@ -44,7 +44,7 @@ func Probe(ctx context.Context, binary, cacheDir string) (*Features, error) {
 
 // featuresFormat changes with the questions: what an earlier version of this
 // program kept lacks the answers to new ones.
-const featuresFormat = 2
+const featuresFormat = 3
 
 // identity tells one build of a program from another.
 type identity struct {

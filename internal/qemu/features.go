@@ -21,6 +21,7 @@ type Features struct {
 	KVMDevice bool          `json:"kvmDevice"` // -accel kvm,device= (QEMU 9 and later)
 	RunWith   bool          `json:"runWith"`   // -run-with user= instead of -runas
 	Sandbox   bool          `json:"sandbox"`   // built with seccomp
+	VNC       bool          `json:"vnc"`       // built with a VNC server
 
 	// PrivateRAM: a file that may only be read can be the memory of a guest whose
 	// writes stay private (memory-backend-file,rom=off; QEMU 8.2 and later).

@@ -26,8 +26,8 @@ func TestRecordedAnswers(t *testing.T) {
 			if f.Version != tc.version || !strings.HasPrefix(f.Package, tc.pkg) {
 				t.Errorf("version %q, package %q", f.Version, f.Package)
 			}
-			if !f.TCG || !f.KVM || !f.Sandbox || f.KVMDevice != tc.kvmDevice || f.RunWith != tc.runWith || f.PrivateRAM != tc.runWith {
-				t.Errorf("tcg %v, kvm %v, sandbox %v, kvm device %v, run-with %v, private memory %v", f.TCG, f.KVM, f.Sandbox, f.KVMDevice, f.RunWith, f.PrivateRAM)
+			if !f.TCG || !f.KVM || !f.Sandbox || !f.VNC || f.KVMDevice != tc.kvmDevice || f.RunWith != tc.runWith || f.PrivateRAM != tc.runWith {
+				t.Errorf("tcg %v, kvm %v, sandbox %v, vnc %v, kvm device %v, run-with %v, private memory %v", f.TCG, f.KVM, f.Sandbox, f.VNC, f.KVMDevice, f.RunWith, f.PrivateRAM)
 			}
 			for _, name := range []string{"pc", "q35", "pc-q35-7.2", "pc-i440fx-7.2", tc.newest, tc.deprecated} {
 				if !f.HasMachine(name) {

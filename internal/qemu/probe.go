@@ -31,6 +31,7 @@ const questions = `{"execute":"qmp_capabilities"}
 {"id":"kvm","execute":"qom-list-properties","arguments":{"typename":"kvm-accel"}}
 {"id":"ram","execute":"qom-list-properties","arguments":{"typename":"memory-backend-file"}}
 {"id":"run-with","execute":"query-command-line-options","arguments":{"option":"run-with"}}
+{"id":"vnc","execute":"query-command-line-options","arguments":{"option":"vnc"}}
 {"id":"sandbox","execute":"query-command-line-options","arguments":{"option":"sandbox"}}
 `
 
@@ -108,10 +109,10 @@ func parseAnswers(r io.Reader) (*Features, error) {
 		CPU string `json:"default-cpu-type"`
 	}
 	var devices, cpus, accels, kvm, ram []named
-	var runWith, sandbox []option
+	var runWith, vnc, sandbox []option
 	for id, to := range map[string]any{
 		"version": &version, "machines": &machines, "devices": &devices, "cpus": &cpus, "accels": &accels,
-		"kvm": &kvm, "ram": &ram, "run-with": &runWith, "sandbox": &sandbox,
+		"kvm": &kvm, "ram": &ram, "run-with": &runWith, "vnc": &vnc, "sandbox": &sandbox,
 	} {
 		if reply := replies[id]; reply != nil { // else QEMU refused: it has no such thing
 			if err := json.Unmarshal(reply, to); err != nil {
@@ -129,6 +130,7 @@ func parseAnswers(r io.Reader) (*Features, error) {
 		KVMDevice:  slices.Contains(kvm, named{"device"}),
 		PrivateRAM: slices.Contains(ram, named{"rom"}),
 		RunWith:    hasParameter(runWith, "user"), Sandbox: hasParameter(sandbox, "spawn"),
+		VNC: hasParameter(vnc, "password"),
 	}
 	for _, m := range machines {
 		f.Machines = append(f.Machines, m.MachineType)

@@ -49,6 +49,7 @@ type Spec struct {
 	Incoming string // -incoming, "defer" to wait for the monitor's migrate-incoming
 	Paused   bool   // do not start the processor until the monitor's cont
 
+	VNC       bool     // ShowVNC can show the screen (Features.VNC)
 	DebugExit bool     // an isa-debug-exit port at 0xf4: a guest write of n ends QEMU with status 2n+1
 	NoSandbox bool     // for a QEMU built without seccomp
 	DropUser  *Drop    // QEMU itself changes to another user, after it has opened KVM

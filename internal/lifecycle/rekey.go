@@ -1,0 +1,53 @@
+package lifecycle
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// rekeyDelay leaves the first second after a restore to the script: what the
+// guest's SSH server needs to begin anew would delay its first output by a
+// fifth. Nobody gets in with the old keys meanwhile; only the host key that is
+// shown to a second connection, from this host, is the old one for so long.
+const rekeyDelay = time.Second
+
+// rekeying has the SSH server of a restored guest use its new host key, once.
+type rekeying struct {
+	mu   sync.Mutex
+	need bool // the machine was restored, and its server has the old key
+}
+
+// now restarts the server if it still has the old key.
+func (k *rekeying) now(ctx context.Context, rekey func(context.Context) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.need {
+		return nil
+	}
+	if err := rekey(ctx); err != nil {
+		return err
+	}
+	k.need = false
+	return nil
+}
+
+// rekeyLater does it when the script has begun. The function ends the waiting,
+// and waits for what has begun.
+func (r *run) rekeyLater(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var working sync.WaitGroup
+	client := r.client
+	working.Go(func() {
+		if !sleep(ctx, rekeyDelay) {
+			return
+		}
+		if err := r.rekeying.now(ctx, client.Rekey); err != nil && ctx.Err() == nil {
+			r.Log.Printf("The guest goes on with the host key of the saved machine: %v", err)
+		}
+	})
+	return func() {
+		cancel()
+		working.Wait()
+	}
+}

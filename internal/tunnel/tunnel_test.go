@@ -1,0 +1,177 @@
+package tunnel
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/tunnel/tunneltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func options(b tunneltest.Bastion, target string) Options {
+	return Options{User: b.User, Addr: b.Addr, Signer: b.Client, HostKeys: []ssh.PublicKey{b.Host}, Target: target}
+}
+
+// echo is a service that answers each line, and ends when its client does.
+func echo(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(conn, conn)
+				_ = conn.Close()
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestTunnel goes through a real OpenSSH server, several connections at once.
+func TestTunnel(t *testing.T) {
+	b := tunneltest.New(t, "")
+	tunnel, err := Open(t.Context(), options(b, echo(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tunnel.Close() }()
+	data := make([]byte, 1<<20)
+	_, _ = rand.Read(data)
+	results := make(chan error, 3)
+	for range cap(results) {
+		go func() { results <- roundTrip(tunnel.Port(), data) }()
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if tunnel.Err() != nil {
+		t.Errorf("the tunnel ended: %v", tunnel.Err())
+	}
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", tunnel.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := io.WriteString(conn, "x\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	if err := tunnel.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+		t.Errorf("a connection outlives its tunnel: %v", err)
+	}
+}
+
+func roundTrip(port int, data []byte) error {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	go func() {
+		_, _ = conn.Write(data)
+		_ = conn.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.ReadAll(conn)
+	if err == nil && !bytes.Equal(got, data) {
+		err = fmt.Errorf("%d bytes came back of %d, or others", len(got), len(data))
+	}
+	return err
+}
+
+func TestRefused(t *testing.T) {
+	other, _ := tunneltest.Key(t)
+	for _, tc := range []struct {
+		name    string
+		options string
+		change  func(*Options)
+		want    string
+	}{
+		{"another host key", "", func(o *Options) { o.HostKeys = []ssh.PublicKey{other.PublicKey()} }, "not the one that was given"},
+		{"another user key", "", func(o *Options) { o.Signer = other }, "unable to authenticate"},
+		{"no forwarding", "AllowTcpForwarding no", func(*Options) {}, "AllowTcpForwarding"},
+		{"nobody there", "", func(o *Options) { o.Addr = "127.0.0.1:1" }, "127.0.0.1:1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := options(tunneltest.New(t, tc.options), "127.0.0.1:1")
+			tc.change(&o)
+			tunnel, err := Open(t.Context(), o)
+			if err == nil {
+				_ = tunnel.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("err = %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// TestEndsWithServer: whoever waits for the tunnel hears that it is gone.
+func TestEndsWithServer(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	b := tunneltest.New(t, "")
+	conns := make(chan net.Conn, 1)
+	go func() { // a wire that can be cut
+		here, err := l.Accept()
+		if err != nil {
+			return
+		}
+		there, err := net.Dial("tcp", b.Addr)
+		if err != nil {
+			return
+		}
+		conns <- here
+		go func() { _, _ = io.Copy(there, here); _ = there.Close() }()
+		_, _ = io.Copy(here, there)
+	}()
+	o := options(b, "127.0.0.1:1")
+	o.Addr = l.Addr().String()
+	tunnel, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tunnel.Close() }()
+	_ = (<-conns).Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	select {
+	case <-tunnel.Done():
+		if tunnel.Err() == nil {
+			t.Error("it ended for no reason")
+		}
+	case <-ctx.Done():
+		t.Error("nobody said that the server is gone")
+	}
+}

@@ -46,34 +46,34 @@ type Collected struct {
 // their directory.
 func (c *Client) setUp(ctx context.Context, s Script) (dir string, err error) {
 	name := "hurd-qemu-action." + strings.ToLower(rand.Text()[:nameLength])
-	args := []string{compact(setupScript), "setup", name}
-	var contents []io.Reader
-	add := func(name string, content []byte) {
-		args = append(args, name, strconv.Itoa(len(content)))
-		contents = append(contents, bytes.NewReader(content))
-	}
-	add("run.sh", []byte(compact(runScript)))
-	add("stop.sh", []byte(compact(stopScript)))
-	add("script.sh", []byte(s.Text))
+	var f filling
+	f.file("run.sh", []byte(compact(runScript)))
+	f.file("stop.sh", []byte(compact(stopScript)))
+	f.file("script.sh", []byte(s.Text))
 	if s.User != "" {
 		if problem := userProblem(s.User); problem != "" {
 			return "", &UserError{User: s.User, Why: problem}
 		}
-		add("become.sh", []byte(compact(becomeScript)))
+		f.file("become.sh", []byte(compact(becomeScript)))
 	}
 	if len(s.Env) > 0 {
-		add("env", s.Env)
+		f.file("env", s.Env)
 	}
-	add("files/", nil)
-	for _, f := range s.Files {
-		if !fileName.MatchString(f.Name) {
-			return "", fmt.Errorf("a script can't have a file of the name %q", f.Name)
+	f.directory("files")
+	for _, file := range s.Files {
+		switch name, isDir := strings.CutSuffix("files/"+file.Name, "/"); {
+		case !fileName.MatchString(file.Name):
+			return "", fmt.Errorf("a script can't have a file of the name %q", file.Name)
+		case isDir:
+			f.directory(name)
+		default:
+			f.file(name, file.Content)
 		}
-		add("files/"+f.Name, f.Content)
 	}
 	var out, diag bounded
 	status, err := c.Run(ctx, Command{
-		Line: "exec sh -c " + quoteAll(args...), Stdin: io.MultiReader(contents...), Stdout: &out, Stderr: &diag,
+		Line:  "exec sh -c " + quoteAll(compact(setupScript), "setup", name, strconv.Itoa(f.large.Len()+1)),
+		Stdin: io.MultiReader(&f.large, strings.NewReader(f.program.String()+"\n")), Stdout: &out, Stderr: &diag,
 	})
 	if err != nil {
 		return "", err

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed" // the scripts that run in the guest
@@ -38,14 +37,16 @@ func (c *Client) Renew(ctx context.Context, now time.Time, files []Beginning) (c
 	if _, err := io.ReadFull(rand.Reader, seed); err != nil {
 		return false, fmt.Errorf("renewing the guest: %w", err)
 	}
-	args := []string{strconv.FormatInt(now.Round(time.Second).Unix(), 10)}
-	var in bytes.Buffer
-	for _, f := range append(files, Beginning{"/dev/urandom", seed}) {
-		args = append(args, f.File, strconv.Itoa(len(f.Data)))
-		in.Write(f.Data)
+	// The kernel's own source of randomness may take what it likes.
+	in := printing(seed) + " 1<>/dev/urandom 2>/dev/null\n:"
+	for _, f := range files {
+		in += " &&\n" + printing(f.Data) + " 1<>" + quote(f.File)
 	}
 	var out, diag bounded
-	status, err := c.Run(ctx, Command{Line: ScriptLine(renewScript, args...), Stdin: &in, Stdout: &out, Stderr: &diag})
+	status, err := c.Run(ctx, Command{
+		Line:  ScriptLine(renewScript, strconv.FormatInt(now.Round(time.Second).Unix(), 10)),
+		Stdin: strings.NewReader(in + "\n"), Stdout: &out, Stderr: &diag,
+	})
 	if err != nil {
 		return false, fmt.Errorf("renewing the guest: %w", err)
 	}

@@ -1,0 +1,72 @@
+package guest
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
+
+// printing is a command of a POSIX shell that prints data, whatever it holds,
+// without starting a program: in an emulated guest one costs more than all that
+// the shell does. What is not plain text becomes an octal escape, so that no
+// shell's idea of characters matters.
+func printing(data []byte) string {
+	var b strings.Builder
+	b.Grow(len(data) + len("printf ''"))
+	b.WriteString("printf '")
+	for _, c := range data {
+		switch {
+		case c == '\'':
+			b.WriteString(`'\''`)
+		case c == '%':
+			b.WriteString("%%")
+		case c == '\\':
+			b.WriteString(`\\`)
+		case c == '\n' || c == '\t' || c >= ' ' && c <= '~':
+			b.WriteByte(c)
+		default:
+			b.WriteString(`\`)
+			b.WriteByte('0' + c>>6)
+			b.WriteByte('0' + c>>3&7)
+			b.WriteByte('0' + c&7)
+		}
+	}
+	b.WriteByte('\'')
+	return b.String()
+}
+
+// inlineMost is the largest content that a program's text carries. More is
+// faster as it is, and would become several times as large as octal escapes.
+const inlineMost = 8 << 10
+
+// filling is what setup.sh takes on its standard input: the contents of large
+// files, and behind them a program that makes all files.
+type filling struct {
+	large   bytes.Buffer
+	program strings.Builder
+}
+
+// directory has one made.
+func (f *filling) directory(name string) {
+	f.step("mkdir " + quote(name))
+}
+
+// file has one made.
+func (f *filling) file(name string, content []byte) {
+	switch {
+	case len(content) == 0:
+		f.step(": >" + quote(name))
+	case len(content) <= inlineMost:
+		f.step(printing(content) + " >" + quote(name))
+	default:
+		f.step("part " + strconv.Itoa(f.large.Len()+1) + " " + strconv.Itoa(len(content)) + " " + quote(name))
+		f.large.Write(content)
+	}
+}
+
+func (f *filling) step(command string) {
+	if f.program.Len() > 0 {
+		f.program.WriteString(" &&\n")
+	}
+	f.program.WriteString(command)
+}

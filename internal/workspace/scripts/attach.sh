@@ -22,8 +22,16 @@ test "$(id -u)" -eq 0 || fail 77 "only root can do this, and this is $(id -un)"
 # found tells whether a disk holds the file system: an ext2 superblock begins
 # 1024 bytes from the start and has its UUID in the bytes from 104 on.
 found() {
-	test "$(dd if="$1" bs=4096 count=1 2>/dev/null | od -An -v -tx1 -j 1128 -N 16 2>/dev/null | tr -d ' \n')" = "$uuid"
+	# shellcheck disable=SC2046 # the words are put together again
+	set -- $(dd if="$1" bs=4096 count=1 2>/dev/null | od -An -v -tx1 -j 1128 -N 16 2>/dev/null)
+	words=
+	for word; do words=$words$word; done
+	test "$words" = "$uuid"
 }
+
+# The first that is found ends the search: each look costs an emulated guest
+# several processes.
+drive=
 
 case $system in
 GNU)
@@ -36,20 +44,27 @@ GNU)
 		# A translator that has read the disk before it was changed under a saved
 		# machine goes; the next use starts another one.
 		settrans -ag "$device" >/dev/null 2>&1
-		found "$device" && break
+		if found "$device"; then
+			drive=$device
+			break
+		fi
 	done
 	;;
 Linux)
-	for device in "$dev"/[shv]d[a-z] "$dev"/xvd[a-z] "$dev"/nvme[0-9]n1; do
+	# The second disk first here too.
+	for device in "$dev"/[shv]d[b-z] "$dev"/xvd[b-z] "$dev"/nvme[1-9]n1 "$dev"/[shv]da "$dev"/xvda "$dev"/nvme0n1; do
 		test -e "$device" || continue
 		# What the kernel read before the drive was changed under a saved machine.
 		blockdev --flushbufs "$device" >/dev/null 2>&1
-		found "$device" && break
+		if found "$device"; then
+			drive=$device
+			break
+		fi
 	done
 	;;
 *) fail 65 "a guest of the system $system is not known" ;;
 esac
-found "$device" || fail 66 "no disk of the guest holds the workspace's file system"
+test -n "$drive" || fail 66 "no disk of the guest holds the workspace's file system"
 
 mkdir -p "$path" || exit 1
 if test "$system" = GNU; then

@@ -38,7 +38,7 @@ func (c *Client) Renew(ctx context.Context, now time.Time, files []Beginning) (c
 		return false, fmt.Errorf("renewing the guest: %w", err)
 	}
 	// The kernel's own source of randomness may take what it likes.
-	in := printing(seed) + " 1<>/dev/urandom 2>/dev/null\n:"
+	in := "test ! -c /dev/urandom || " + printing(seed) + " >/dev/urandom 2>/dev/null\n:"
 	for _, f := range files {
 		in += " &&\n" + printing(f.Data) + " 1<>" + quote(f.File)
 	}

@@ -129,9 +129,12 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	s.VNC = r.config.Debug == debugOnFailure && r.features.VNC
 	m, err := qemu.Start(ctx, s, qemu.StartOptions{
 		Binary: r.Host.QEMU, Features: r.features, RunDir: r.dir, Access: r.accel.Access,
-		Log: io.MultiWriter(r.qemu, r.qemuTail),
+		Log: io.MultiWriter(r.qemu, r.qemuTail), Processors: r.resources.processors, Trace: r.resources.traceLog,
 	})
 	if err != nil {
+		if e := r.resourceFailure(err); e != nil && ctx.Err() == nil {
+			return nil, e
+		}
 		return nil, err
 	}
 	r.started, r.machine = m.Started(), m
@@ -139,6 +142,11 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
 	r.stopSamples = r.observe(ctx, m)
 	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
+	if err := r.showForwards(ctx, m); err != nil {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
+		defer cancel()
+		return nil, errors.Join(err, m.Stop(stop))
+	}
 	return m, nil
 }
 
@@ -150,11 +158,15 @@ func (r *run) baseImage() *qemu.Image {
 // spec is the machine with a first disk.
 func (r *run) spec(first qemu.Image) qemu.Spec {
 	s := qemu.Spec{
-		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel, Forwards: []int{r.config.SSHPort},
+		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel,
+		Forwards: r.forwardsOf(), Isolated: r.config.Network == networkRestricted,
+		HugePage: r.resources.hugePage, Trace: r.resources.trace, Extra: r.resources.extra,
 		NoSandbox: !r.features.Sandbox,
-		Disks:     []qemu.Disk{{Image: first}},
+		Disks:     append([]qemu.Disk{{Image: first}}, r.spareDrive()...),
 	}
-	s.Disks = append(s.Disks, r.spareDrive()...)
+	for i := range s.Disks {
+		s.Disks[i].Cache, s.Disks[i].AIO = qemu.Cache(r.config.DiskCache), qemu.AIO(r.config.DiskAIO)
+	}
 	if r.seed != "" {
 		s.Disks = append(s.Disks, qemu.Disk{Image: qemu.Image{Path: r.seed, Format: "raw"}, CDROM: true, ReadOnly: true})
 	}

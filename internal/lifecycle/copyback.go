@@ -420,5 +420,5 @@ func (r *run) spareDrive() []qemu.Disk {
 	if r.checkout.drive == "" {
 		return nil
 	}
-	return []qemu.Disk{{Image: qemu.Image{Path: r.checkout.drive, Format: "raw"}, Durable: false}}
+	return []qemu.Disk{{Image: qemu.Image{Path: r.checkout.drive, Format: "raw"}}}
 }

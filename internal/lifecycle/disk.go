@@ -222,12 +222,19 @@ func (r *run) planMachine(base image.Base) error {
 		g.Arch = platform.AMD64
 	}
 	c := r.config
+	nic := c.NIC
+	if c.Network == networkNone {
+		nic = qemu.NoNIC
+	}
 	r.hardware = qemu.Plan(g, qemu.Overrides{
-		Machine: c.Machine, CPUModel: c.CPUModel, DiskBus: c.DiskBus, NIC: c.NIC, CPUs: c.CPUs, Memory: c.Memory,
+		Machine: c.Machine, CPUModel: c.CPUModel, DiskBus: c.DiskBus, NIC: nic, CPUs: c.CPUs, Memory: c.Memory,
 	}, r.features)
 	host, err := qemu.HostMemory(os.DirFS("/"))
 	if err != nil {
 		r.Log.Printf("The memory of this host is not known: %v", err) // the check is left out
+	}
+	if c.HugePages {
+		host = qemu.Memory{} // which does not count what is set aside for them
 	}
 	warnings, err := qemu.Check(qemu.Request{Guest: g, Hardware: r.hardware, Accel: r.accel.Accel, Features: r.features, Host: host})
 	for _, w := range warnings {

@@ -26,6 +26,9 @@ func (r *run) startFailure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if isKind(err, InputInvalid) {
+		return err
+	}
 	e := fail(BootFailed, "QEMU did not start", err, "Look at what QEMU wrote, below and in "+r.result.QEMULog+".")
 	var exit *qemu.ExitError
 	if errors.As(err, &exit) {

@@ -38,7 +38,7 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 		r.cleanup.push("releasing the saved machine", func(context.Context) error { return entry.Close() })
 		return true, nil
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || isKind(err, InputInvalid) { // which has nothing to do with the saved machine
 		return false, errors.Join(err, entry.Close())
 	}
 	r.result.Snapshot = stateFailed

@@ -107,7 +107,9 @@ type run struct {
 	disk     disk
 	hardware qemu.Hardware
 	keys     keys
-	seed     string // path of the NoCloud seed; empty: there is none
+
+	resources resources
+	seed      string // path of the NoCloud seed; empty: there is none
 
 	qemuTail *process.Tail // the end of what QEMU wrote
 	started  time.Time     // of the machine
@@ -290,10 +292,16 @@ func (r *run) readInputs() error {
 	}
 	problems = append(problems, r.readWorkspace()...)
 	problems = append(problems, r.readEnvironment()...)
-	if len(problems) > 0 {
-		return fail(InputInvalid, "Invalid input", errors.Join(problems...))
+	problems = append(problems, r.readResources()...)
+	return invalid(problems)
+}
+
+// invalid is the error of inputs that have problems.
+func invalid(problems []error) error {
+	if len(problems) == 0 {
+		return nil
 	}
-	return nil
+	return fail(InputInvalid, "Invalid input", errors.Join(problems...))
 }
 
 // isAbout tells whether a problem is one with the input.
@@ -355,19 +363,22 @@ func (r *run) stateDir() string { return filepath.Join(r.Host.Cache, "host") }
 
 // chooseAccel asks QEMU what it can do, and KVM whether it works.
 func (r *run) chooseAccel(ctx context.Context) (string, error) {
-	binary := r.Host.QEMU
-	if binary == "" {
-		binary = qemu.DefaultBinary
-	}
-	features, err := qemu.Probe(ctx, binary, r.stateDir())
+	features, err := qemu.Probe(ctx, r.binary(), r.stateDir())
 	if err != nil {
 		return "", fail(Internal, "QEMU cannot be used", err, "Install QEMU for x86 (Debian: qemu-system-x86 and qemu-utils).")
 	}
 	r.features = features
 	// Before the image is fetched: a mistyped name should not cost a download.
 	c := r.config
+	var problems []error
 	if err := qemu.CheckNames(qemu.Overrides{Machine: c.Machine, CPUModel: c.CPUModel, DiskBus: c.DiskBus, NIC: c.NIC}, features); err != nil {
-		return "", fail(InputInvalid, "Invalid input", err)
+		problems = append(problems, err)
+	}
+	if err := invalid(append(problems, r.checkResources(ctx)...)); err != nil {
+		return "", err
+	}
+	if err := r.openTrace(); err != nil {
+		return "", err
 	}
 	r.accel, err = qemu.ChooseAccel(ctx, qemu.AccelOptions{
 		Want: qemu.Accel(r.config.Accel), Device: r.Host.KVM, Features: features, CacheDir: r.stateDir(),
@@ -382,6 +393,7 @@ func (r *run) chooseAccel(ctx context.Context) (string, error) {
 	} else {
 		r.Log.Annotate(actions.Warning, "KVM does not work here", r.accel.Reason+"; the guest is emulated (TCG), several times slower")
 	}
+	r.noteResources()
 	return string(r.accel.Accel), nil
 }
 

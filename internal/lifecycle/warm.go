@@ -64,6 +64,8 @@ func (r *run) planSnapshot() error {
 		w.why = "only root can replace the keys of a restored guest, and ssh-user is " + r.config.SSHUser
 	case r.seed != "":
 		w.why = "cloud-init's seed disk is different in every run"
+	case r.neverSaved() != "":
+		w.why = r.neverSaved()
 	default:
 		w.store = &snapshot.Store{Dir: SnapshotDir(r.Host.Cache)}
 	}
@@ -94,7 +96,7 @@ func (r *run) snapshotKey() snapshot.Key {
 	k := snapshot.Key{
 		QEMU: r.features.Version, Binary: filepath.Base(qemu.DefaultBinary),
 		Machine: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, DiskBus: h.DiskBus, NIC: h.NIC, HPET: h.HPET,
-		Disks: disks, Forwards: []int{r.config.SSHPort}, Layout: r.layout(), Accel: string(r.accel.Accel),
+		Disks: disks, Forwards: []int{r.config.SSHPort}, Isolated: r.config.Network == networkRestricted, Layout: r.layout(), Accel: string(r.accel.Accel),
 		Base: r.disk.manifest.Content, Provision: r.prepareKey(), Prepare: r.prepareDigest(), User: r.config.SSHUser,
 	}
 	if model, _, _ := strings.Cut(h.CPUModel, ","); model == "host" || model == "max" {
@@ -105,8 +107,16 @@ func (r *run) snapshotKey() snapshot.Key {
 
 // layout is a digest of QEMU's arguments: a version of this program that puts
 // the machine together in another way can't load what an earlier one saved.
+// What only this host's side of it has to do with is left out: which ports lead
+// to the guest, how the disk's files are cached and read, what QEMU logs. Each
+// run has its own. What the guest could reach when it was saved counts, as the
+// key's Isolated: the prepare script may have made something of it.
 func (r *run) layout() string {
 	s := r.spec(qemu.Image{Format: "qcow2", Base: &qemu.Image{Format: "raw"}})
+	s.Forwards, s.Isolated, s.Trace = []qemu.Forward{qemu.Loopback(r.config.SSHPort)}, false, ""
+	for i := range s.Disks {
+		s.Disks[i].Cache, s.Disks[i].AIO = "", ""
+	}
 	sum := sha256.Sum256([]byte(strings.Join(s.Args(), "\x00")))
 	return hex.EncodeToString(sum[:16])
 }

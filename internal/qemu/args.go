@@ -30,6 +30,9 @@ func (s Spec) Args() []string {
 	if s.DebugExit {
 		a.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04")
 	}
+	if s.Trace != "" && s.TraceFD != 0 {
+		a.add("-d", s.Trace, "-D", descriptorPath(s.TraceFD))
+	}
 	return append(a.list, s.Extra...)
 }
 
@@ -52,9 +55,13 @@ func (s Spec) machineArgs(a *args) {
 	if kind := machineKind(s.Machine); kind == kindPC || kind == kindQ35 {
 		machine += ",hpet=" + onOff(s.HPET)
 	}
-	if s.RAM != nil {
+	switch {
+	case s.RAM != nil:
 		machine += ",memory-backend=" + ramID
 		s.RAM.args(a, s.Memory)
+	case s.HugePage != 0:
+		machine += ",memory-backend=" + ramID
+		a.add("-object", fmt.Sprintf("memory-backend-memfd,id=%s,size=%dM,hugetlb=on,hugetlbsize=%d", ramID, s.Memory.MiB(), int64(s.HugePage)))
 	}
 	a.add("-machine", machine+",dump-guest-core=off")
 	switch {
@@ -157,9 +164,9 @@ func (s Spec) networkArgs(a *args) {
 		return
 	}
 	netdev := "user,id=net,restrict=" + onOff(s.Isolated)
-	for _, port := range s.Forwards {
-		// Port 0 lets the kernel choose a free one; ForwardedPort asks which.
-		netdev += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:0-:%d", port)
+	for _, f := range s.Forwards {
+		// Port 0 lets the kernel choose a free one; ForwardedPorts asks which.
+		netdev += ",hostfwd=" + f.rule()
 	}
 	// Without an option ROM the firmware has no network to boot from: faster,
 	// and one thing less that must be equal where a saved machine is loaded.

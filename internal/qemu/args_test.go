@@ -35,7 +35,7 @@ func TestArgs(t *testing.T) {
 	plan := func(g Guest, o Overrides) Hardware { return Plan(g, o, f) }
 	channels := func(s Spec) Spec {
 		s.SerialFD, s.MonitorFD, s.ToolsFD = 3, 4, 5
-		s.Forwards = []int{22}
+		s.Forwards = []Forward{Loopback(22)}
 		return s
 	}
 	for name, spec := range map[string]Spec{
@@ -48,7 +48,7 @@ func TestArgs(t *testing.T) {
 		"seed-and-drive": channels(Spec{Hardware: plan(linux64, Overrides{}), Accel: AccelTCG, Disks: []Disk{
 			overlaid(6),
 			{Image: Image{Format: "raw", FD: 8}, CDROM: true},
-			{Image: Image{Format: "raw", FD: 9}, Durable: true},
+			{Image: Image{Format: "raw", FD: 9}, Cache: CacheWriteback},
 			{Image: Image{Format: "vmdk", FD: 10}, ReadOnly: true},
 		}}),
 		"seed-and-drive-ide": channels(Spec{Hardware: plan(hurdKernel, Overrides{}), Accel: AccelTCG, Disks: []Disk{
@@ -59,7 +59,7 @@ func TestArgs(t *testing.T) {
 		"nvme":      {Hardware: plan(linux64, Overrides{DiskBus: BusNVMe, NIC: NoNIC}), Accel: AccelTCG, Disks: []Disk{overlaid(6)}},
 		"ahci-pc":   {Hardware: plan(hurdKernel, Overrides{DiskBus: BusAHCI}), Accel: AccelTCG, Disks: []Disk{overlaid(6), overlaid(8)}},
 		"multiboot": {Hardware: plan(hurdKernel, Overrides{Memory: 64 * units.MiB}), Accel: AccelTCG, Kernel: Blob{FD: 6}, Initrd: Blob{FD: 7}, Append: "console=com0", Extra: []string{"-d", "guest_errors"}},
-		"kvm-descriptor": {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, KVMFD: 9, Isolated: true, Forwards: []int{22, 80},
+		"kvm-descriptor": {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, KVMFD: 9, Isolated: true, Forwards: []Forward{Loopback(22), Loopback(80)},
 			Incoming: "defer", Paused: true},
 		"saved": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, Shared: true}, Disks: []Disk{overlaid(6)}}),
 		"restored": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, ReadOnly: true}, Incoming: "defer", Disks: []Disk{

@@ -100,15 +100,27 @@ func builtinPlace(kind string, n int) string {
 }
 
 func (p placedDisk) args(a *args) {
-	p.Image.args(a, p.id, imageUse{readOnly: p.ReadOnly, unsafe: !p.Durable && !p.ReadOnly})
+	p.Image.args(a, p.id, p.use())
 	if p.controller != "" {
 		a.add("-device", p.controller)
 	}
 	a.add("-device", fmt.Sprintf("%s,drive=%s,id=%s-dev,bootindex=%d", p.device, p.id, p.id, p.bootIndex))
 }
 
+// imageUse is how the nodes of an image are used.
 type imageUse struct {
-	readOnly, unsafe bool
+	readOnly, direct, unsafe bool
+	aio                      AIO
+}
+
+func (d Disk) use() imageUse {
+	return imageUse{readOnly: d.ReadOnly, direct: d.Cache.direct(), unsafe: d.Cache.unsafe() && !d.ReadOnly, aio: d.AIO}
+}
+
+// below is the use of what lies below an image: it is only read, in the same way.
+func (u imageUse) below() imageUse {
+	u.readOnly, u.unsafe = true, false
+	return u
 }
 
 // args adds the nodes of what lies below an image, and its own two: the open
@@ -117,14 +129,18 @@ type imageUse struct {
 func (i Image) args(a *args, node string, use imageUse) {
 	below := node + "-base"
 	if i.Base != nil {
-		i.Base.args(a, below, imageUse{readOnly: true})
+		i.Base.args(a, below, use.below())
 	}
-	cache := map[string]any{"direct": false, "no-flush": use.unsafe}
+	cache := map[string]any{"direct": use.direct, "no-flush": use.unsafe}
 	a.addFD(i.FD)
-	a.add("-blockdev", encode(map[string]any{
+	file := map[string]any{
 		"driver": "file", "node-name": node + "-file", "filename": fdset(i.FD),
 		"read-only": use.readOnly, "locking": "auto", "cache": cache, "discard": "unmap",
-	}))
+	}
+	if use.aio != "" && use.aio != AIOThreads {
+		file["aio"] = string(use.aio)
+	}
+	a.add("-blockdev", encode(file))
 	format := map[string]any{
 		"driver": i.Format, "node-name": node, "file": node + "-file",
 		"read-only": use.readOnly, "cache": cache, "discard": "unmap",

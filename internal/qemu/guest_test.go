@@ -50,7 +50,7 @@ func realSpec(t *testing.T, firmware Blob) (Spec, StartOptions) {
 	}
 	h := Plan(linux64, Overrides{Machine: "pc"}, f)
 	h.Memory = 64 << 20
-	return Spec{Name: "test", Hardware: h, Accel: AccelTCG, Firmware: firmware, Forwards: []int{22}},
+	return Spec{Name: "test", Hardware: h, Accel: AccelTCG, Firmware: firmware, Forwards: []Forward{Loopback(22)}},
 		StartOptions{Binary: *qemuFlag, Features: f, RunDir: t.TempDir()}
 }
 

@@ -34,7 +34,7 @@ func diskFiles(t *testing.T) []Disk {
 	return []Disk{
 		{Image: Image{Path: file("overlay.qcow2"), Format: "qcow2", Base: &Image{Path: file("base.raw"), Format: "raw"}}},
 		{Image: Image{Path: file("seed.iso"), Format: "raw"}, CDROM: true},
-		{Image: Image{Path: file("drive.raw"), Format: "raw"}, Durable: true},
+		{Image: Image{Path: file("drive.raw"), Format: "raw"}, Cache: CacheWriteback},
 	}
 }
 

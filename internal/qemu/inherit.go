@@ -93,13 +93,16 @@ func (d Disk) inherit(i *inheritance) (Disk, error) {
 	if d.ReadOnly || d.CDROM {
 		flags = os.O_RDONLY
 	}
+	if d.Cache.direct() {
+		flags |= unix.O_DIRECT // QEMU would set it on a copy that has it in common with ours
+	}
 	return d, d.Image.inherit(i, flags)
 }
 
 func (m *Image) inherit(i *inheritance, flags int) error {
 	if m.Base != nil {
 		base := *m.Base
-		if err := base.inherit(i, os.O_RDONLY); err != nil {
+		if err := base.inherit(i, os.O_RDONLY|flags&unix.O_DIRECT); err != nil {
 			return err
 		}
 		m.Base = &base

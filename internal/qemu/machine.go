@@ -37,6 +37,7 @@ type Machine struct {
 	monitorConn net.Conn // the monitor's, before monitor exists
 	monitor     *qmp.Conn
 	transcript  *transcript
+	trace       *trace        // nil: none was asked for
 	started     time.Time     // of the process
 	socket      string        // of the tools' monitor, "" if there is none
 	done        chan struct{} // closed when the process has ended
@@ -267,6 +268,9 @@ func (m *Machine) ended() {
 		}
 		timer.Stop()
 	}
+	if m.trace != nil {
+		m.trace.await(exitGrace)
+	}
 	stderr := m.transcript.tail()
 	m.mu.Lock()
 	m.exit = newExitError(m.cmd.ProcessState, m.announced, m.wanted, stderr)
@@ -288,6 +292,9 @@ func (m *Machine) release() {
 	}
 	if m.console != nil {
 		m.console.finish()
+	}
+	if m.trace != nil {
+		m.trace.close()
 	}
 	if m.socket != "" {
 		_ = os.Remove(m.socket) // the run directory goes as a whole later

@@ -428,7 +428,7 @@ func TestForwardedPort(t *testing.T) {
 		t.Errorf("ForwardedPort = %d, %v", port, err)
 	}
 	_, err := m.ForwardedPort(deadline(t, 20*time.Second), 80)
-	if err == nil || !strings.Contains(err.Error(), "finding the port that leads to the guest's port 80: QEMU forwards none; it says") {
+	if err == nil || !strings.Contains(err.Error(), "finding the port that leads to the guest's tcp port 80: QEMU forwards none; it says") {
 		t.Errorf("err = %v", err)
 	}
 }

@@ -35,6 +35,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "-parent" {
 		os.Exit(parentOfQEMU(os.Args[2]))
 	}
+	if len(os.Args) == 4 && os.Args[1] == "-forbidden-uring" {
+		os.Exit(forbiddenUring(os.Args[2], os.Args[3]))
+	}
 	os.Exit(runTests(m))
 }
 

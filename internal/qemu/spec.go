@@ -44,17 +44,23 @@ type Spec struct {
 	Firmware Blob   // instead of SeaBIOS
 	RAM      *RAM   // nil: anonymous memory
 
-	Forwards []int  // guest TCP ports to forward from free ports of 127.0.0.1
-	Isolated bool   // the guest reaches nothing but what is forwarded to it
-	Incoming string // -incoming, "defer" to wait for the monitor's migrate-incoming
-	Paused   bool   // do not start the processor until the monitor's cont
+	// HugePage is the size of the host's huge pages to back the guest's memory
+	// with, where RAM is nil; 0: ordinary pages.
+	HugePage units.Bytes
+
+	Forwards []Forward // ports of the host that lead to the guest
+	Isolated bool      // the guest reaches nothing but what is forwarded to it
+	Incoming string    // -incoming, "defer" to wait for the monitor's migrate-incoming
+	Paused   bool      // do not start the processor until the monitor's cont
 
 	VNC       bool     // ShowVNC can show the screen (Features.VNC)
 	DebugExit bool     // an isa-debug-exit port at 0xf4: a guest write of n ends QEMU with status 2n+1
 	NoSandbox bool     // for a QEMU built without seccomp
 	DropUser  *Drop    // QEMU itself changes to another user, after it has opened KVM
+	Trace     string   // items of -d, for StartOptions.Trace; empty: none
 	Extra     []string // more arguments, last
 
+	TraceFD   int // a pipe that QEMU opens once more through /proc: its log of Trace
 	SerialFD  int // a connected socket: the first serial line
 	MonitorFD int // a connected socket: our QMP monitor
 	ToolsFD   int // a listening socket: the QMP monitor for tools
@@ -70,8 +76,9 @@ type Drop struct {
 type Disk struct {
 	Image    Image // what the guest reads, and writes unless ReadOnly
 	ReadOnly bool
-	CDROM    bool // an optical drive, on the machine's own controller whatever the bus of the disks is; implies ReadOnly
-	Durable  bool // honour the guest's flushes; otherwise a host crash may lose anything, which a throwaway overlay does not mind
+	CDROM    bool  // an optical drive, on the machine's own controller whatever the bus of the disks is; implies ReadOnly
+	Cache    Cache // "" is CacheUnsafe, which a throwaway overlay does not mind
+	AIO      AIO   // "" is AIOThreads
 }
 
 // Image is a file that holds a disk.

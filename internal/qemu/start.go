@@ -14,6 +14,7 @@ import (
 
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/qemu/qmp"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // SocketName is the file in the run directory where the monitor for tools listens.
@@ -34,6 +35,10 @@ type StartOptions struct {
 	User     User          // who QEMU runs as when we are root; zero means Nobody
 	Access   Access        // how it gets at KVM: Decision.Access
 	Ready    time.Duration // how long until its monitor must answer; 0 means 10 s
+
+	Processors []int       // of the host, that QEMU may run on; none means all that we may
+	Trace      io.Writer   // gets what Spec.Trace asks for; nil drops it
+	TraceLimit units.Bytes // of Trace; 0 means 64 MiB
 }
 
 // command prepares a QEMU with everything that it inherits.
@@ -107,7 +112,7 @@ func (m *Machine) launch(ctx context.Context, s Spec, o StartOptions) error {
 			return fmt.Errorf("writing QEMU's log: %w", err)
 		}
 	}
-	return m.own()
+	return m.own(o.Processors)
 }
 
 // channels makes the sockets between QEMU, us and the tools.
@@ -119,6 +124,11 @@ func (m *Machine) channels(s *Spec, o StartOptions, files *inheritance) error {
 	m.console, s.SerialFD = &console{Conn: serial}, fd
 	if m.monitorConn, s.MonitorFD, err = connection("monitor", files); err != nil {
 		return err
+	}
+	if s.Trace != "" {
+		if m.trace, err = newTrace(o, s, files); err != nil {
+			return err
+		}
 	}
 	if o.RunDir == "" {
 		return nil
@@ -174,13 +184,15 @@ func listen(path string) (*os.File, error) {
 
 // own starts the process in a goroutine that keeps its thread until the
 // process has ended: the kernel's "die with your parent" means that thread.
-func (m *Machine) own() error {
+func (m *Machine) own(processors []int) error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		m.started = time.Now()
-		err := m.cmd.Start()
+		clean, err := m.startOn(processors)
+		if clean {
+			defer runtime.UnlockOSThread()
+		} // else the thread ends with this goroutine
 		started <- err
 		if err == nil {
 			_ = m.cmd.Wait() // how it ended is in cmd.ProcessState
@@ -188,6 +200,21 @@ func (m *Machine) own() error {
 		}
 	}()
 	return <-started
+}
+
+// startOn starts the process on some processors of the host only: it inherits
+// them from this thread, and needs no right to change them itself. It tells
+// whether the thread is as it was.
+func (m *Machine) startOn(processors []int) (clean bool, err error) {
+	if len(processors) == 0 {
+		return true, m.cmd.Start()
+	}
+	restore, err := confine(processors)
+	if err != nil {
+		return true, err
+	}
+	err = m.cmd.Start()
+	return restore(), err
 }
 
 // connect waits for the monitor and learns what state the machine is in.
@@ -203,6 +230,7 @@ func (m *Machine) connect(ctx context.Context, o StartOptions) error {
 		return m.orExit(err)
 	}
 	m.watch(conn)
+	m.boundTrace(ctx)
 	var status struct {
 		Status string `json:"status"`
 	}

@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,47 +22,78 @@ const (
 )
 
 func TestParseUsernet(t *testing.T) {
+	tcp := func(from, to int) Forward { return Forward{TCP, loopback(), from, to} }
 	for _, tc := range []struct {
 		name, text string
-		guest      int
-		want       int
+		want       []Forward
 	}{
-		{"7.2", usernet72, 22, 36289},
-		{"10.0", usernet10, 22, 46435},
-		{"10.0, the other", usernet10, 80, 36943},
-		{"not forwarded", usernet10, 8080, 0},
-		{"nothing", "", 22, 0},
-		{"no user network", "Hub 0\r\n", 22, 0},
-		{"another column", "TCP[HOST_FORWARD] 8 127.0.0.1 22 10.0.2.15 2222 0 0\r\n", 22, 0},
-		{"no port", "TCP[HOST_FORWARD] 8 127.0.0.1 0 10.0.2.15 22 0 0\r\n", 22, 0},
-		{"not a port", "TCP[HOST_FORWARD] 8 127.0.0.1 70000 10.0.2.15 22 0 0\r\n", 22, 0},
-		{"cut off", "TCP[HOST_FORWARD] 8 127.0.0.1 36289\r\n", 22, 0},
+		{"7.2", usernet72, []Forward{tcp(36289, 22)}},
+		{"10.0", usernet10, []Forward{tcp(46435, 22), tcp(36943, 80)}},
+		{"all addresses, and UDP", "TCP[HOST_FORWARD]   8               * 36635       10.0.2.15    80     0     0\r\n" +
+			"UDP[HOST_FORWARD]   3       127.0.0.1 37199       10.0.2.15    53     0     0\r\n",
+			[]Forward{{TCP, netip.IPv4Unspecified(), 36635, 80}, {UDP, loopback(), 37199, 53}}},
+		{"nothing", "", nil},
+		{"no user network", "Hub 0\r\n", nil},
+		{"no port", "TCP[HOST_FORWARD] 8 127.0.0.1 0 10.0.2.15 22 0 0\r\n", nil},
+		{"not a port", "TCP[HOST_FORWARD] 8 127.0.0.1 70000 10.0.2.15 22 0 0\r\n", nil},
+		{"not an address", "TCP[HOST_FORWARD] 8 localhost 7000 10.0.2.15 22 0 0\r\n", nil},
+		{"another protocol", "ICMP[HOST_FORWARD] 8 127.0.0.1 7000 10.0.2.15 22 0 0\r\n", nil},
+		{"cut off", "TCP[HOST_FORWARD] 8 127.0.0.1 36289\r\n", nil},
 	} {
-		got, ok := parseUsernet(tc.text, tc.guest)
-		if got != tc.want || ok != (tc.want != 0) {
-			t.Errorf("%s: %d, %v; want %d", tc.name, got, ok, tc.want)
+		if got := parseUsernet(tc.text); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v; want %v", tc.name, got, tc.want)
 		}
 	}
 }
 
-// FuzzParseUsernet holds that a port is only ever found in a line that names
-// it as a forward to the guest's port, wherever that line is.
+func TestAssign(t *testing.T) {
+	free := func(to int) Forward { return Loopback(to) }
+	fixed := Forward{TCP, loopback(), 2222, 22}
+	everywhere := Forward{TCP, netip.IPv4Unspecified(), 2223, 22}
+	dns := Forward{UDP, loopback(), 0, 53}
+	table := []Forward{fixed, everywhere, {TCP, loopback(), 40001, 22}, {TCP, loopback(), 40002, 53}, {UDP, loopback(), 40003, 53}}
+	for _, tc := range []struct {
+		name        string
+		asked, want []Forward
+	}{
+		{"none", nil, nil},
+		{"SSH does not take the port that another forward names", []Forward{free(22), fixed}, []Forward{{TCP, loopback(), 40001, 22}, fixed}},
+		{"two free ones get one each", []Forward{free(22), free(22)}, []Forward{fixed, {TCP, loopback(), 40001, 22}}},
+		{"the address counts", []Forward{everywhere}, []Forward{everywhere}},
+		{"the protocol counts", []Forward{dns}, []Forward{{UDP, loopback(), 40003, 53}}},
+	} {
+		got, missing := assign(table, tc.asked)
+		if missing != nil || !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, missing %v; want %v", tc.name, got, missing, tc.want)
+		}
+	}
+	for _, f := range []Forward{free(80), {UDP, loopback(), 0, 22}, {TCP, loopback(), 9, 22}, {TCP, netip.IPv4Unspecified(), 0, 53}} {
+		if got, missing := assign(table, []Forward{free(22), f}); missing == nil || *missing != f {
+			t.Errorf("%v: got %v, missing %v", f, got, missing)
+		}
+	}
+}
+
+// FuzzParseUsernet holds that a forward is only ever found in a line that says
+// so, and wherever that line is.
 func FuzzParseUsernet(f *testing.F) {
-	f.Add(usernet72, 22, uint16(40000))
-	f.Add(usernet10, 80, uint16(1))
-	f.Fuzz(func(t *testing.T, noise string, guest int, port uint16) {
-		if got, ok := parseUsernet(noise, guest); ok {
-			if got < 1 || got > 65535 || !strings.Contains(noise, "TCP[HOST_FORWARD]") {
-				t.Fatalf("found port %d in %q", got, noise)
-			}
+	f.Add(usernet72, uint16(22), uint16(40000), false)
+	f.Add(usernet10, uint16(80), uint16(1), true)
+	f.Fuzz(func(t *testing.T, noise string, guest, port uint16, udp bool) {
+		before := parseUsernet(noise)
+		if len(before) > strings.Count(noise, "[HOST_FORWARD]") {
+			t.Fatalf("found %v in %q", before, noise)
+		}
+		if port == 0 || guest == 0 {
 			return
 		}
-		if port == 0 {
-			return
+		want := Forward{TCP, loopback(), int(port), int(guest)}
+		if udp {
+			want.Protocol = UDP
 		}
-		text := noise + fmt.Sprintf("\n TCP[HOST_FORWARD] 8 127.0.0.1 %d 10.0.2.15 %d 0 0\r\n", port, guest)
-		if got, ok := parseUsernet(text, guest); !ok || got != int(port) {
-			t.Fatalf("found %d, %v in %q; want %d", got, ok, text, port)
+		text := noise + fmt.Sprintf("\n %s[HOST_FORWARD] 8 127.0.0.1 %d 10.0.2.15 %d 0 0\r\n", strings.ToUpper(want.Protocol), port, guest)
+		if got := parseUsernet(text); !slices.Equal(got, append(before, want)) {
+			t.Fatalf("found %v in %q; want also %v", got, text, want)
 		}
 	})
 }

@@ -188,6 +188,11 @@ func (r *run) noteResources() {
 				f.Line, f.Forward, everyAddress(f.Address.String()), f.GuestPort))
 		}
 	}
+	for _, f := range res.forwards {
+		if f.Protocol == qemu.UDP && c.Network == networkRestricted {
+			r.warn("A port that only listens", fmt.Sprintf("forward: line %d: with network: restricted QEMU drops all that the guest sends over UDP, answers too: use tcp, or network: user", f.Line))
+		}
+	}
 	if c.DiskCache+c.DiskAIO != string(qemu.CacheUnsafe)+string(qemu.AIOThreads) {
 		r.Log.Printf("Disk: cache %s (%s), read and written by %s", c.DiskCache, qemu.Cache(c.DiskCache).Cost(), c.DiskAIO)
 	}

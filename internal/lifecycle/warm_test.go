@@ -63,6 +63,7 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"meta-data":        func(r *run) { r.config.MetaData = "a: b" },
 		"shell of prepare": func(r *run) { r.config.Shell = "bash {0}" },
 		"QEMU's arguments": func(r *run) { r.features.Sandbox = false },
+		"isolation":        func(r *run) { r.config.Network = networkRestricted },
 	} {
 		r := savable(t)
 		change(r)
@@ -78,6 +79,10 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"environment": func(r *run) { r.Host.Environ = []string{"TOKEN=x"} },
 		"mode":        func(r *run) { r.config.Snapshot = snapshotSave },
 		"run":         func(r *run) { r.dir = "/tmp/other" },
+		"forwards":    func(r *run) { r.resources.forwards, _ = qemu.ParseForwards("tcp 8080:80\nudp 0:53") },
+		"disk modes":  func(r *run) { r.config.DiskCache, r.config.DiskAIO = "none", "native" },
+		"trace":       func(r *run) { r.resources.trace = "guest_errors" },
+		"processors":  func(r *run) { r.resources.processors = []int{0} },
 		"shell":       func(r *run) { r.config.Prepare, r.config.Shell = "", "bash {0}" },
 	} {
 		r, same := savable(t), base
@@ -115,6 +120,9 @@ func TestPlanSnapshot(t *testing.T) {
 		{"NoCloud", func(r *run) { r.disk.manifest.Method = provision.MethodNoCloud }, false, false, "provision: ext2"},
 		{"nothing prepared", func(r *run) { r.disk.manifest.Prepared = nil }, false, false, "provision: ext2"},
 		{"another user", func(r *run) { r.config.SSHUser = "admin" }, false, false, "only root"},
+		{"more arguments", func(r *run) { r.resources.extra = []string{"-usb"} }, false, false, "qemu-args may change the machine"},
+		{"huge pages", func(r *run) { r.config.HugePages = true }, false, false, "hugepages keeps the guest's memory"},
+		{"no network", func(r *run) { r.config.Network = networkNone }, false, false, "gets its keys over the network"},
 		{"a seed", func(r *run) { r.seed = "/seed.iso" }, false, false, "seed disk"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -22,5 +22,4 @@ func main() {
 		}
 	}
 	os.Stderr.WriteString(err.Error() + "\n")
-	os.Exit(1)
 }

@@ -72,7 +72,7 @@ type Inputs struct {
 	BootAttempts string `name:"boot-attempts" group:"Boot" default:"2" placeholder:"N" help:"How often to boot a machine that died or stayed silent before SSH answered, each time from a fresh overlay. The script itself is never retried."`
 	ReadyPattern string `name:"ready-pattern" group:"Boot" placeholder:"REGEX" help:"Regular expression, such as login:, of the console line that says that the guest is up. With transport: serial it replaces the wait for a login prompt; with SSH the connection is tried from then on."`
 
-	Forward string `name:"forward" group:"Network" placeholder:"LINES" help:"Ports to forward to the guest, one per line: tcp 8080:80, udp 8081:80, or tcp 0.0.0.0:8080:80 to listen beyond 127.0.0.1. A host port of 0 takes a free one."`
+	Forward string `name:"forward" group:"Network" placeholder:"LINES" help:"Ports to forward to the guest, one per line: tcp 8080:80, udp 8081:80, or tcp 0.0.0.0:8080:80 to listen beyond 127.0.0.1. A host port of 0 takes a free one, which the log names. In a job the host is the container of this action."`
 	Network string `name:"network" group:"Network" default:"user" placeholder:"MODE" allowed:"user,restricted,none" help:"What the guest reaches: user (what the host reaches), restricted (nothing but what is forwarded to it), none (it has no network card; needs transport: serial)."`
 
 	Transport          string `name:"transport" group:"Console" default:"ssh" placeholder:"HOW" allowed:"ssh,serial" help:"How the script gets into the guest: ssh, or serial (typed at the serial console, for guests without an SSH server)."`

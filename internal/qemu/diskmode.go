@@ -76,7 +76,7 @@ func TryDisk(ctx context.Context, o StartOptions, dir string, cache Cache, aio A
 		return fmt.Errorf("trying how to read the disk: %w", err)
 	}
 	name := file.Name()
-	defer func() { _ = os.Remove(name) }() // it goes with its directory
+	defer func() { _ = os.Remove(name) }() //nolint:gosec // it was made here
 	if err := errors.Join(file.Truncate(tryBytes), file.Close()); err != nil {
 		return fmt.Errorf("trying how to read the disk: %w", err)
 	}
@@ -179,11 +179,9 @@ const tryDone = "read 4096/4096 bytes"
 // refused makes an error of what QEMU said about a way to read.
 func (a AIO) refused(stderr string) error {
 	e := &DiskModeError{Input: "disk-aio", Value: string(a)}
-	switch {
-	case a == AIOUring:
+	e.Message = "this QEMU cannot use it: use threads"
+	if a == AIOUring {
 		e.Message = whyNoUring(setUpUring()) + ": use threads, or native with disk-cache: none"
-	default:
-		e.Message = "this QEMU cannot use it: use threads"
 	}
 	if text := lastLine(stderr); text != "" {
 		e.Message += " (QEMU says: " + text + ")"
@@ -201,8 +199,8 @@ func lastLine(text string) string {
 
 // setUpUring asks the kernel for a ring, as QEMU does.
 func setUpUring() error {
-	var params [120]byte // struct io_uring_params, all zero
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
+	var params [120]byte                                                                          // struct io_uring_params, all zero
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0) //nolint:gosec // no package has this call
 	if errno != 0 {
 		return errno
 	}

@@ -146,12 +146,13 @@ func CheckExtra(list []string, known Options) []error {
 			continue
 		}
 		if takes {
-			if i+1 == len(list) {
+			rest := list[i+1:]
+			if len(rest) == 0 {
 				problems = append(problems, fmt.Errorf("%q: it needs an argument", list[i]))
 				break
 			}
 			i++
-			e.value, e.hasValue = list[i], true
+			e.value, e.hasValue = rest[0], true
 		}
 		if why := e.refused(); why != "" {
 			problems = append(problems, fmt.Errorf("%q: %s", e, why))

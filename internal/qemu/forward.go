@@ -140,7 +140,7 @@ func (f Forward) Beyond() bool { return !f.Address.IsLoopback() }
 
 // Try tells why a port of the host cannot be had right now; nil if it can.
 func (f Forward) Try() error {
-	address := netip.AddrPortFrom(f.Address, uint16(f.HostPort)) //nolint:gosec // ports have 16 bits
+	address := netip.AddrPortFrom(f.Address, uint16(f.HostPort))
 	var err error
 	if f.Protocol == UDP {
 		var conn *net.UDPConn

@@ -48,10 +48,9 @@ type Boot struct {
 	ready  sign
 }
 
-// NewBoot begins with the start of QEMU.
-func NewBoot(started time.Time) *Boot { return newBoot(started, Marks()) }
-
-func newBoot(started time.Time, marks []Mark) *Boot {
+// NewBoot begins with the start of QEMU. The marks are Marks, or none for a saved
+// machine: what its console says is not about a boot.
+func NewBoot(started time.Time, marks []Mark) *Boot {
 	b := &Boot{marks: marks}
 	b.signs[0] = sign{started, startSign}
 	return b

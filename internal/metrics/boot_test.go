@@ -113,7 +113,7 @@ func names(phases []Phase) []PhaseName {
 func TestRecordedBoots(t *testing.T) {
 	var b strings.Builder
 	for _, name := range []string{"boot-good.log", "debian-gnumach.log", "readonly-root.log", "selftest.log"} {
-		boot := NewBoot(epoch)
+		boot := NewBoot(epoch, Marks())
 		end := replay(t, boot, recorded(t, name), 1)
 		boot.Answered(end.Add(500 * time.Millisecond))
 		boot.Ready(end.Add(750 * time.Millisecond))
@@ -129,7 +129,7 @@ func TestRecordedFailures(t *testing.T) {
 	for _, name := range []string{
 		"noroot.log", "panic-bootstrap.log", "machprobe.log", "grub-missing-kernel.log", "grub-prompt.log", "no-boot-device.log", "linux-noroot.log", "panic.log",
 	} {
-		boot := NewBoot(epoch)
+		boot := NewBoot(epoch, Marks())
 		end := replay(t, boot, recorded(t, name), 1)
 		fmt.Fprintf(&b, "%s, %s long\n%s\n", name, end.Sub(epoch), describe(boot.Phases(end)))
 	}
@@ -154,7 +154,7 @@ func TestTheHurdHasItsOwnMarks(t *testing.T) {
 		{"selftest.log", Linux, []PhaseName{Kernel, Userland}},
 	} {
 		for _, s := range []System{Mach, Linux} {
-			b := newBoot(epoch, of(s))
+			b := NewBoot(epoch, of(s))
 			end := replay(t, b, recorded(t, tc.log), 1)
 			got, want := names(b.Phases(end)), tc.want
 			if s != tc.own {
@@ -174,7 +174,7 @@ func TestMarksOfTheOtherSystem(t *testing.T) {
 		{"GNU Mach 1.8", "Run /init as init process", "start pci-arbiter: "},
 		{"[    0.000000] Linux version 6.1.0", "start pci-arbiter: ", "[    2.259298] Run /init as init process"},
 	} {
-		b := NewBoot(epoch)
+		b := NewBoot(epoch, Marks())
 		b.Saw(epoch.Add(time.Second), tc.banner)
 		b.Saw(epoch.Add(2*time.Second), tc.other)
 		b.Saw(epoch.Add(4*time.Second), tc.own)
@@ -209,7 +209,7 @@ func TestEveryMark(t *testing.T) {
 			t.Errorf("there is no line for the mark %q", m.Name)
 		}
 		delete(lines, m.Name)
-		b := NewBoot(epoch)
+		b := NewBoot(epoch, Marks())
 		b.Saw(epoch.Add(time.Second), line)
 		if got := b.signs[index(m.Begins)]; got.name != m.Name || m.Begins == Firmware || m.Begins == SSH {
 			t.Errorf("%q is %q, want %q", line, got.name, m.Name)
@@ -248,7 +248,7 @@ func TestPhasesThatCannotBeToldApart(t *testing.T) {
 		{"within a line", []does{saw(2, "echo GNU Mach 1.8"), saw(3, "x start ext2fs: ")}, ""},
 		{"a line too long", []does{saw(2, mach+strings.Repeat("x", 10000))}, "kernel 2+8?"},
 	} {
-		b := NewBoot(epoch)
+		b := NewBoot(epoch, Marks())
 		for _, do := range tc.does {
 			do(b)
 		}
@@ -277,7 +277,7 @@ func FuzzBoot(f *testing.F) {
 			text = text[:5000]
 		}
 		for _, size := range []int{max(size, 1), 1} {
-			b := NewBoot(epoch)
+			b := NewBoot(epoch, Marks())
 			end := replay(t, b, text, size)
 			at := time.Duration(0)
 			phases := b.Phases(end)

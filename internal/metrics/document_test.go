@@ -33,8 +33,8 @@ func full() Run {
 			{Kernel, 2 * time.Second, 3 * time.Second, "GNU Mach's banner", "GNU Mach's first boot module", true},
 			{Userland, 5 * time.Second, 16 * time.Second, "GNU Mach's first boot module", "", false},
 		})},
-		Steps: []Step{{"Boot", 0, Seconds(9 * time.Second), true}, {"Boot", Seconds(9 * time.Second), Seconds(500 * ms), false}, {"Script", Seconds(10 * time.Second), Seconds(time.Second), false}},
-		Usage: &Usage{Seconds(80 * time.Second), Seconds(70 * time.Second), Seconds(75 * time.Second), 512 * units.MiB, 143 * units.MiB, 0},
+		Steps:  []Step{{"Boot", 0, Seconds(9 * time.Second), true}, {"Boot", Seconds(9 * time.Second), Seconds(500 * ms), false}, {"Script", Seconds(10 * time.Second), Seconds(time.Second), false}},
+		Usage:  &Usage{Seconds(80 * time.Second), Seconds(70 * time.Second), Seconds(75 * time.Second), 512 * units.MiB, 143 * units.MiB, 0},
 		Action: &Process{40 * units.MiB}, Files: []File{{"image", 4 * units.GiB, units.GiB}, {"overlay", 4 * units.GiB, 36 * units.MiB}, {"odd", 0, 0}},
 		Network:   &Network{2, 1000, 2000},
 		Workspace: &Workspace{"disk", 2000, 50 * units.MiB, 14, 3 * units.MiB},
@@ -189,14 +189,14 @@ func TestOpenMetricsIsRead(t *testing.T) {
 	samples, unitsOf := parse(t, text, openMetrics)
 	for name, want := range map[string]float64{
 		`{__name__="hurd_qemu_boot_phase_duration_seconds", complete="true", phase="kernel"}`: 3,
-		`{__name__="hurd_qemu_step_duration_seconds", step="Boot"}`:                            9.5,
-		`{__name__="hurd_qemu_cpu_seconds", of="guest"}`:                                       70,
-		`{__name__="hurd_qemu_disk_written_bytes"}`:                                            0,
-		`{__name__="hurd_qemu_disk_file_allocated_bytes", file="overlay"}`:                     36 << 20,
-		`{__name__="hurd_qemu_ssh_bytes", direction="received"}`:                               2000,
-		`{__name__="hurd_qemu_benchmark_duration_seconds", statistic="median"}`:                0.51,
-		`{__name__="hurd_qemu_benchmark_repetitions"}`:                                         3,
-		`{__name__="hurd_qemu_snapshot_bytes", way="uploaded"}`:                                8 << 20,
+		`{__name__="hurd_qemu_step_duration_seconds", step="Boot"}`:                           9.5,
+		`{__name__="hurd_qemu_cpu_seconds", of="guest"}`:                                      70,
+		`{__name__="hurd_qemu_disk_written_bytes"}`:                                           0,
+		`{__name__="hurd_qemu_disk_file_allocated_bytes", file="overlay"}`:                    36 << 20,
+		`{__name__="hurd_qemu_ssh_bytes", direction="received"}`:                              2000,
+		`{__name__="hurd_qemu_benchmark_duration_seconds", statistic="median"}`:               0.51,
+		`{__name__="hurd_qemu_benchmark_repetitions"}`:                                        3,
+		`{__name__="hurd_qemu_snapshot_bytes", way="uploaded"}`:                               8 << 20,
 	} {
 		if got, ok := samples[name]; !ok || got != want {
 			t.Errorf("%s = %v, %v; want %v", name, got, ok, want)

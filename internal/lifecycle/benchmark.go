@@ -38,8 +38,10 @@ func (r *run) repeat(ctx context.Context) error {
 	sum := sha256.Sum256([]byte(r.config.Script))
 	r.bench = &bench{document: metrics.Benchmark{
 		Version: r.Host.Version, Began: time.Now().UTC(), Script: hex.EncodeToString(sum[:]), Shell: r.config.Shell,
-		Start: r.meter.startOf(), Wanted: n, Resolution: metrics.Known(r.resolution(ctx)),
+		Start: r.meter.startOf(), Wanted: n,
 	}}
+	r.rekeyWith(ctx, r.client) // else it would be in the first time
+	r.bench.document.Resolution = metrics.Known(r.resolution(ctx))
 	start := time.Now()
 	var last guest.Result
 	for i := 1; i <= n; i++ {

@@ -71,7 +71,7 @@ func (b *Boot) Saw(at time.Time, line string) {
 	}
 	for _, m := range b.marks {
 		i := index(m.Begins)
-		if i <= b.last || m.System != "" && b.system != "" && m.System != b.system || !m.Match.MatchString(line) {
+		if i <= b.last || m.System != "" && b.system != "" && m.System != b.system || !m.in(line) {
 			continue
 		}
 		b.begin(i, sign{at, m.Name})

@@ -21,6 +21,8 @@ var artifactFiles = map[string]string{
 	"hurd/qemu.log":         "qemu-system-x86_64",
 	"hurd/report.html":      "</html>",
 	"hurd/timings.json":     `"phase": "Copy back"`,
+	"hurd/metrics.json":     `"result": "script-failed"`,
+	"hurd/metrics.prom":     "# EOF\n",
 	"results/new/deep/file": "made in the guest\n",
 	"results/new/link":      "made in the guest\n",
 	"guest/etc/os-release":  "NAME=",

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest", "internal/shard", "internal/snapshot"},
 	"internal/lifecycle": {
 		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
-		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",
+		"internal/environment", "internal/guest", "internal/image", "internal/metrics", "internal/provision", "internal/qemu", "internal/report",
 		"internal/results", "internal/selftest", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},
 	"internal/provision": {"internal/ext2"},

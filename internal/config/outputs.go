@@ -23,6 +23,10 @@ const (
 	OutArtifactID   = "artifact-id"
 	OutSerialLog    = "serial-log"
 	OutQEMULog      = "qemu-log"
+	OutMetrics      = "metrics"
+	OutBenchmark    = "benchmark"
+
+	OutMedianSeconds = "median-seconds"
 )
 
 // Outputs lists the outputs in the order of the tables.
@@ -34,7 +38,7 @@ func Outputs() []Output {
 		{OutAccelReason, "Why that accelerator."},
 		{OutBootSeconds, "Seconds from the start of QEMU until a command had run over SSH."},
 		{OutSSHSeconds, "Of these, the seconds that the connection took that succeeded: TCP, handshake, login and first command."},
-		{OutRunSeconds, "Seconds that the script ran."},
+		{OutRunSeconds, "Seconds that the script ran; with benchmark, all repetitions together."},
 		{OutBootAttempts, "Number of times that a machine was booted."},
 		{OutGuestUname, "What uname -a prints in the guest."},
 		{OutImageDigest, "Digest of the image that was booted, as algorithm:hex."},
@@ -43,5 +47,8 @@ func Outputs() []Output {
 		{OutArtifactID, "Number of the artifact that was made; empty when there is none."},
 		{OutSerialLog, "Path of the log of the serial console, relative to the workspace."},
 		{OutQEMULog, "Path of QEMU's own messages and command line, relative to the workspace."},
+		{OutMetrics, "Path of metrics.json, relative to the workspace: boot phases, processor time, memory, disk and network bytes, with units in the names. metrics.prom beside it has the same as OpenMetrics text."},
+		{OutBenchmark, "Path of benchmark.json, relative to the workspace: each repetition's time and the statistics. Empty without benchmark."},
+		{OutMedianSeconds, "Median of the seconds that the script's repetitions took. Empty without benchmark."},
 	}
 }

@@ -26,6 +26,10 @@ type Options struct {
 	OnLine    func(Line)
 	OnFinding func(Finding)
 
+	// OnPartial is called like them for the line in progress, whenever there is
+	// more of it: a list of boot modules grows for seconds. It may be nil.
+	OnPartial func(Line)
+
 	Now      func() time.Time // nil: time.Now
 	Patterns []Pattern        // nil: Patterns()
 	Lines    int              // lines kept for Tail; see Ring
@@ -160,9 +164,7 @@ func (c *Console) take(p []byte) {
 	events := c.lines(c.splitter.Write(p))
 	if partial := c.splitter.Partial(); partial != "" {
 		line := Line{Time: c.lastByte, Text: partial, Partial: true}
-		if found := c.scan(line); len(found) > 0 {
-			events = append(events, event{line, found})
-		}
+		events = append(events, event{line, c.scan(line)})
 	}
 	c.keepFlow(c.splitter.takeFlow())
 	c.signal()
@@ -188,7 +190,10 @@ func (c *Console) scan(line Line) []Finding {
 
 func (c *Console) pass(events []event) {
 	for _, e := range events {
-		if c.opt.OnLine != nil && !e.line.Partial {
+		switch {
+		case e.line.Partial && c.opt.OnPartial != nil:
+			c.opt.OnPartial(e.line)
+		case !e.line.Partial && c.opt.OnLine != nil:
 			c.opt.OnLine(e.line)
 		}
 		if c.opt.OnFinding != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
+	"github.com/org/hurd-qemu-action/internal/metrics"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
@@ -127,8 +128,30 @@ func TestE2EMachWithoutSSH(t *testing.T) {
 	if status := p.wait(); status != 125 {
 		t.Errorf("exit status = %d, want 125", status)
 	}
-	if got := p.outputs(); got["result"] != "boot-failed" || got["accel"] != "tcg" {
+	got := p.outputs()
+	if got["result"] != "boot-failed" || got["accel"] != "tcg" {
 		t.Errorf("outputs = %v", got)
 	}
+	checkMachNumbers(t, p, got["metrics"])
 	has(t, "the log", p.stdout.String(), "TICK n=", "What to try:", "::error title=")
+}
+
+// checkMachNumbers: a boot that failed has numbers as well, of a machine that is
+// gone. Its phases are told by the marks of GNU Mach: with those of Linux the
+// boot would not get beyond its loader.
+func checkMachNumbers(t *testing.T, p *program, path string) {
+	t.Helper()
+	doc := numbers[metrics.Run](t, p, path)
+	if got := phaseNames(doc.Boot); got != "firmware loader kernel userland?" || doc.Boot.Phases[2].Began != "GNU Mach's banner" || doc.Boot.Phases[3].Began != "GNU Mach's first boot module" {
+		t.Errorf("phases %+v", doc.Boot.Phases)
+	}
+	if end := time.Duration(doc.Boot.Phases[3].Start + doc.Boot.Phases[3].Took); end < 15*time.Second || end > 30*time.Second {
+		t.Errorf("the last phase ends after %v; the boot was given up after 20s", end)
+	}
+	if u := doc.Usage; doc.Result != "boot-failed" || doc.ExitCode != 125 || u == nil || u.GuestCPU <= 0 || u.At < metrics.Seconds(10*time.Second) || doc.Boot.Total != nil || doc.Network != nil {
+		t.Errorf("%+v, %+v", doc, u)
+	}
+	if samples := openMetrics(t, p, filepath.Join(filepath.Dir(path), "metrics.prom")); samples[`hurd_qemu_exit_code`] != 125 {
+		t.Errorf("samples %v", samples)
+	}
 }

@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/hurd-qemu-action/internal/metrics"
 	"github.com/org/hurd-qemu-action/internal/results/servicetest"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // cached is the environment of a job with a cache service.
@@ -39,24 +41,28 @@ func TestE2EWarmCache(t *testing.T) {
 	needGuest(t)
 	w := servicetest.New(t)
 	p := warmRun(t, t.TempDir(), "true", cached(w)...)
-	p.ends("saved")
+	out := p.ends("saved")
 	p.quiet(w)
 	has(t, "the log", p.stdout.String(), "put into the cache in ")
+	uploaded := numbers[metrics.Run](t, p, out["metrics"]).Snapshot.Uploaded
 	if len(w.Entries) != 1 {
 		t.Fatalf("%d cache entries", len(w.Entries))
 	}
 	for _, b := range w.Entries {
 		t.Logf("packed: %d bytes", len(b.Data))
-		if len(b.Data) > 40<<20 || !b.Finalized {
-			t.Errorf("%d bytes, complete: %t", len(b.Data), b.Finalized)
+		if len(b.Data) > 40<<20 || !b.Finalized || units.Bytes(len(b.Data)) != uploaded {
+			t.Errorf("%d bytes, complete: %t; the metrics say %d bytes", len(b.Data), b.Finalized, uploaded)
 		}
 	}
 	const script = "cat /root/prepared; pidof sleep | wc -w"
 	fetch := func(want string, says ...string) {
 		t.Helper()
 		p := warmRun(t, t.TempDir(), script, cached(w, "INPUT_SNAPSHOT=restore")...)
-		p.ends(want)
+		out := p.ends(want)
 		p.quiet(w)
+		if s := numbers[metrics.Run](t, p, out["metrics"]).Snapshot; want == "restored" && (s.Downloaded != uploaded || s.Restored < uploaded) {
+			t.Errorf("%+v, of %d bytes in the cache", s, uploaded)
+		}
 		has(t, "the log", p.stdout.String(), append(says, "\nkept\n1\n")...)
 	}
 	fetch("restored", "Fetch saved machine: ")

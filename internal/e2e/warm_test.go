@@ -16,7 +16,9 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/org/hurd-qemu-action/internal/lifecycle"
+	"github.com/org/hurd-qemu-action/internal/metrics"
 	"github.com/org/hurd-qemu-action/internal/snapshot"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // prepare is the prepare script of the tests' saved machine. What it leaves is
@@ -128,6 +130,7 @@ func TestE2EWarm(t *testing.T) {
 		if s, err := strconv.ParseFloat(out["boot-seconds"], 64); i > 0 && (err != nil || s > 4) {
 			t.Errorf("boot-seconds=%s", out["boot-seconds"])
 		}
+		checkSavedNumbers(t, p, out, i > 0)
 		clock, _ := strconv.ParseInt(found(t, text, `now=(\d+)`), 10, 64)
 		ended, err := os.Stat(p.output) // written at the end, not long after the script looked at the clock
 		if err != nil || time.Unix(clock, 0).Sub(ended.ModTime()).Abs() > 3*time.Second {
@@ -137,6 +140,23 @@ func TestE2EWarm(t *testing.T) {
 	}
 	if len(randoms) != 3 {
 		t.Errorf("the guests' random numbers: %v", randoms)
+	}
+}
+
+// checkSavedNumbers: a machine that was saved had a boot, and one that was
+// restored only a login; what was moved for it is known.
+func checkSavedNumbers(t *testing.T, p *program, out map[string]string, restored bool) {
+	t.Helper()
+	doc := numbers[metrics.Run](t, p, out["metrics"])
+	start, phases, saved, loaded := "cold", "firmware loader kernel userland ssh", doc.Snapshot.Saved, doc.Snapshot.Restored
+	if restored {
+		start, phases, saved, loaded = "restored", "ssh", loaded, saved
+	}
+	if doc.Boot.Start != start || phaseNames(doc.Boot) != phases || doc.Snapshot.State != out["snapshot"] || saved < 10*units.MiB || loaded != 0 {
+		t.Errorf("%+v, %+v", doc.Boot, doc.Snapshot)
+	}
+	if want := map[bool]int{false: 2, true: 1}[restored]; doc.Network.Connections != want {
+		t.Errorf("%d connections, want %d", doc.Network.Connections, want) // one is closed before the machine is saved
 	}
 }
 

@@ -15,9 +15,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// wire is a connection that notes when the peer was last heard.
+// wire is a connection that notes when the peer was last heard, and counts what
+// passes it.
 type wire struct {
 	net.Conn
+	sent    atomic.Int64
+	got     atomic.Int64
 	since   time.Time    // when it was made
 	heard   atomic.Int64 // nanoseconds from then to the last byte
 	onFirst func()       // called at the first byte
@@ -33,8 +36,15 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
 	if n > 0 {
 		w.heard.Store(int64(time.Since(w.since)))
+		w.got.Add(int64(n))
 		w.first.Do(w.onFirst)
 	}
+	return n, err
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	w.sent.Add(int64(n))
 	return n, err
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // A Client is one SSH connection to a guest in which a command has run. All
@@ -57,6 +59,12 @@ func (c *Client) Uname() string { return c.uname }
 // Took is how long the attempt took that succeeded: from connecting to the end
 // of the first command.
 func (c *Client) Took() time.Duration { return c.took }
+
+// Traffic is how many bytes of the connection, encrypted as they are, have gone
+// to the guest and come from it. It can be asked after the connection's end.
+func (c *Client) Traffic() (sent, received units.Bytes) {
+	return units.Bytes(c.wire.sent.Load()), units.Bytes(c.wire.got.Load())
+}
 
 // ServerVersion is how the SSH server names itself.
 func (c *Client) ServerVersion() string { return printable(string(c.ssh.ServerVersion())) }

@@ -65,8 +65,11 @@ func (d *dialer) dial(ctx context.Context) (*Client, error) {
 	return client, err
 }
 
-// wake has the loop look at the attempts again.
+// wake has the loop look at the attempts again: a server has spoken.
 func (d *dialer) wake() {
+	if d.options.OnAnswer != nil {
+		d.options.OnAnswer()
+	}
 	select {
 	case d.answered <- struct{}{}:
 	default: // it is about to

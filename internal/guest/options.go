@@ -35,6 +35,10 @@ type Options struct {
 	// OnFailure is told of every attempt that failed, from Dial's goroutine. It
 	// may be nil.
 	OnFailure func(attempt int, stage Stage, err error)
+
+	// OnAnswer is called when a server has spoken to an attempt, from the attempt's
+	// goroutine: once for each. It may be nil.
+	OnAnswer func()
 }
 
 const (

@@ -46,6 +46,11 @@ type Script struct {
 	// alone: the one that FilesVariable names within Env.
 	Files []File
 
+	// OnStart is called when all is prepared and the script is about to be started,
+	// and OnEnd when its end is known: Result.Duration is the time between them.
+	// They may be nil.
+	OnStart, OnEnd func()
+
 	// KillGrace is how long the script's processes have between TERM and KILL
 	// when the context ends. 0 means two seconds.
 	KillGrace time.Duration
@@ -133,10 +138,12 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		line = "sh " + quoteAll(dir+"/become.sh", dir, s.User, line)
 	}
 
+	call(s.OnStart)
 	begin := time.Now()
 	r := &scriptRun{client: c, dir: dir, script: s}
 	status, err := r.run(ctx, Command{Line: "exec " + line, Stdout: stdout, Stderr: stderr})
 	result := Result{Duration: time.Since(begin), Detached: status.Detached, Files: r.files}
+	call(s.OnEnd)
 	if err != nil && !errors.Is(err, ErrNoStatus) {
 		if ctx.Err() == nil && c.Err() == nil { // a writer failed, which is not the script's fault
 			_, _ = r.collect(ctx, false)
@@ -158,6 +165,12 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		return result, err
 	}
 	return result, nil
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
 }
 
 // lastLine is the last line of a command's output. Before it there may be what

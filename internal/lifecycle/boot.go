@@ -138,6 +138,7 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 		return nil, err
 	}
 	r.started, r.machine = m.Started(), m
+	r.meter.began(m.Started(), s.Incoming != "")
 	r.watchConsole(ctx, m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
 	r.stopSamples = r.observe(ctx, m)
@@ -181,9 +182,12 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 	out, _ := r.Log.Guest()
 	last := make(chan string, consoleBacklog)
 	r.consoleLines = last
+	saw := r.meter.boot.Saw
 	c := console.New(m.Console(), console.Options{
-		Log: r.serial,
+		Log:       r.serial,
+		OnPartial: func(l console.Line) { saw(l.Time, l.Text) },
 		OnLine: func(l console.Line) {
+			saw(l.Time, l.Text)
 			select {
 			case last <- l.Text:
 			default: // nobody waits for them, but when the guest is brought down
@@ -269,10 +273,12 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey)
 	if err != nil {
 		return err
 	}
+	boot := r.meter.boot // of this machine, whatever becomes of it
 	client, err := guest.Dial(ctx, guest.Options{
 		Addr: fmt.Sprintf("127.0.0.1:%d", port), User: r.config.SSHUser,
 		Signer: r.keys.signer, HostKeys: pinned,
 		Emulated: r.accel.Accel == qemu.AccelTCG, Silence: paceOf(r.accel.Accel).deaf,
+		OnAnswer: func() { boot.Answered(time.Now()) },
 	})
 	if err != nil {
 		return err
@@ -284,6 +290,8 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey)
 	r.result.Boot = r.readyAt.Sub(r.started)
 	r.result.SSH = client.Took()
 	r.result.Uname = client.Uname()
+	boot.Ready(r.readyAt)
+	r.meter.clients = append(r.meter.clients, client)
 	return nil
 }
 

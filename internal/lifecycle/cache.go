@@ -75,6 +75,7 @@ func (r *run) download(ctx context.Context, c *results.Cache, hit *results.Hit) 
 	if err != nil {
 		return nil, "", fmt.Errorf("fetching it from the cache: %w", err)
 	}
+	r.meter.downloaded = units.Bytes(size)
 	took := time.Since(began)
 	entry, err := r.warm.store.Unpack(ctx, f, snapshot.Admission{Wanted: r.warm.key.Usable(), MaxData: r.config.SnapshotMaxSize})
 	if err != nil {
@@ -116,5 +117,6 @@ func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, er
 	case err != nil:
 		return "", fmt.Errorf("putting it into the cache: %w", err)
 	}
+	r.warm.uploaded = units.Bytes(info.Size())
 	return fmt.Sprintf("%s put into the cache in %s", units.Bytes(info.Size()).Human(), actions.Seconds(time.Since(began))), nil
 }

@@ -145,14 +145,15 @@ func (r *run) report(err error) {
 	} else if err != nil {
 		r.Log.Annotate(actions.Error, "Internal error", err.Error())
 	}
+	r.sayBenchmark()
 	res := r.result
-	switch res.Kind {
+	switch which, took := r.bench.last(res.Script); res.Kind {
 	case Success:
 		r.Log.Printf("The script succeeded after %s.", actions.Seconds(res.Script))
 	case ScriptFailed:
-		r.Log.Annotate(actions.Error, "The script failed", fmt.Sprintf("exit status %d after %s", res.ExitCode, actions.Seconds(res.Script)))
+		r.Log.Annotate(actions.Error, "The script failed", fmt.Sprintf("%sexit status %d after %s", which, res.ExitCode, actions.Seconds(took)))
 	case Signaled:
-		r.Log.Annotate(actions.Error, "The script was killed", fmt.Sprintf("by signal %s in the guest, after %s", signalName(res.ExitCode-128), actions.Seconds(res.Script)))
+		r.Log.Annotate(actions.Error, "The script was killed", fmt.Sprintf("%sby signal %s in the guest, after %s", which, signalName(res.ExitCode-128), actions.Seconds(took)))
 	}
 	if err := r.setOutputs(); err != nil {
 		r.Log.Annotate(actions.Error, "The outputs are not complete", err.Error())

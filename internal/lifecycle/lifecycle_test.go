@@ -19,6 +19,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/metrics"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 	"github.com/org/hurd-qemu-action/internal/results"
 )
@@ -281,10 +282,11 @@ func TestOutputs(t *testing.T) {
 	r := makeRun(Request{Log: actions.New(actions.Options{Stdout: &bytes.Buffer{}, Commands: true, Getenv: func(string) string { return file }})})
 	r.result = Result{
 		Kind: Success, Accel: "tcg", AccelReason: "why", Boot: 12345 * time.Millisecond, SSH: time.Second, Script: 2 * time.Second,
-		Attempts: 2, Uname: "GNU hurd", ImageDigest: "sha256:00", SerialLog: "s", QEMULog: "q",
+		Attempts: 2, Uname: "GNU hurd", ImageDigest: "sha256:00", SerialLog: "s", QEMULog: "q", Metrics: "m", Benchmark: "b",
 		Snapshot: "restored", Artifact: results.Artifact{ID: 12},
 	}
 	r.config.Prepare = "true"
+	r.bench = &bench{document: metrics.Benchmark{Times: []metrics.Measured{{Took: metrics.Seconds(250 * time.Millisecond)}}}}
 	if err := r.setOutputs(); err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +299,7 @@ func TestOutputs(t *testing.T) {
 			t.Errorf("output %s is not set", o.Name)
 		}
 	}
-	for _, value := range []string{"\nsuccess\n", "\n0\n", "\n12.345\n", "\n1.000\n", "\n2.000\n", "\nGNU hurd\n", "\nrestored\n", "\ntrue\n", "\n12\n"} {
+	for _, value := range []string{"\nsuccess\n", "\n0\n", "\n12.345\n", "\n1.000\n", "\n2.000\n", "\nGNU hurd\n", "\nrestored\n", "\ntrue\n", "\n12\n", "\nm\n", "\nb\n", "\n0.250\n"} {
 		if !strings.Contains(string(text), value) {
 			t.Errorf("no output has the value %q:\n%s", value, text)
 		}

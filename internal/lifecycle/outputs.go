@@ -27,6 +27,9 @@ func (r *run) setOutputs() error {
 		{config.OutArtifactID, number(res.Artifact.ID)},
 		{config.OutSerialLog, res.SerialLog},
 		{config.OutQEMULog, res.QEMULog},
+		{config.OutMetrics, res.Metrics},
+		{config.OutBenchmark, res.Benchmark},
+		{config.OutMedianSeconds, seconds(r.bench.median())},
 	}
 	var errs []error
 	for _, v := range values {

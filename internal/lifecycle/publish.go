@@ -26,12 +26,14 @@ const sampleEvery = time.Second
 func (r *run) observe(ctx context.Context, m *qemu.Machine) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s := &qemu.Sampler{Interval: sampleEvery}
+	r.meter.ask = m.Usage
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		s.Run(ctx, m.Usage)
 	}()
 	return func() {
+		defer r.meter.collecting(time.Now())
 		last, end := context.WithTimeout(context.WithoutCancel(ctx), sampleEvery)
 		defer end()
 		u, err := m.Usage(last)
@@ -45,8 +47,9 @@ func (r *run) observe(ctx context.Context, m *qemu.Machine) (stop func()) {
 			r.samples = append(r.samples, report.Sample{
 				At: m.Started().Add(u.At).Sub(r.began), CPU: u.CPU, Resident: u.Resident, Read: u.Read, Written: u.Written,
 			})
-			r.usage = report.Usage{Peak: max(r.usage.Peak, u.Peak), Read: u.Read, Written: u.Written}
+			r.meter.used(u)
 		}
+		r.measureFiles()
 	}
 }
 
@@ -87,6 +90,9 @@ func (r *run) keep(name string, data []byte) error {
 func (r *run) publish(ctx context.Context, err error) {
 	if r.logs == nil {
 		return // nothing has begun
+	}
+	if err := guarded(ctx, func(context.Context) error { return r.keepMetrics() }); err != nil {
+		r.warn("No metrics", err.Error())
 	}
 	var rep report.Report
 	if err := guarded(ctx, func(context.Context) error { // it is made of much that the guest said
@@ -136,7 +142,7 @@ func (r *run) makeReport(err error) report.Report {
 		Boot: res.Boot, SSH: res.SSH, Run: res.Script, Uname: clean(res.Uname),
 		Image:    report.Image{Name: clean(r.config.Image), Digest: res.ImageDigest},
 		Machine:  report.Machine{Type: h.Machine, CPUModel: h.CPUModel, CPUs: h.CPUs, Memory: h.Memory, Bus: h.DiskBus, NIC: h.NIC},
-		Snapshot: res.Snapshot, Usage: r.usage, Samples: r.samples, Screenshot: r.picture, Version: r.Host.Version,
+		Snapshot: res.Snapshot, Samples: r.samples, Screenshot: r.picture, Version: r.Host.Version,
 	}
 	var e *Error
 	if errors.As(err, &e) {
@@ -153,6 +159,7 @@ func (r *run) makeReport(err error) report.Report {
 	}
 	r.reportWorkspace(&rep)
 	r.reportConsole(&rep)
+	r.reportMetrics(&rep)
 	counts := r.diagnostics.Counts()
 	rep.Errors, rep.Warnings = counts.Errors, counts.Warnings
 	for _, hint := range r.diagnostics.Hints() {
@@ -185,7 +192,7 @@ func (r *run) reportWorkspace(rep *report.Report) {
 	if c.in && c.fetched {
 		rep.CopyBack = &report.Copy{Files: r.result.BackFiles, Size: r.result.BackBytes, Took: took("Copy back"), Warnings: r.result.Warnings}
 	}
-	for _, name := range []string{"serial.log", "qemu.log", "timings.json"} {
+	for _, name := range append([]string{"serial.log", "qemu.log", "timings.json"}, r.meter.kept...) {
 		rep.Links = append(rep.Links, report.Link{Name: name, URL: name})
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/org/hurd-qemu-action/internal/guest"
 )
 
 // rekeyDelay leaves the first second after a restore to the script: what the
@@ -39,15 +41,19 @@ func (r *run) rekeyLater(ctx context.Context) (stop func()) {
 	var working sync.WaitGroup
 	client := r.client
 	working.Go(func() {
-		if !sleep(ctx, rekeyDelay) {
-			return
-		}
-		if err := r.rekeying.now(ctx, client.Rekey); err != nil && ctx.Err() == nil {
-			r.Log.Printf("The guest goes on with the host key of the saved machine: %v", err)
+		if sleep(ctx, rekeyDelay) {
+			r.rekeyWith(ctx, client)
 		}
 	})
 	return func() {
 		cancel()
 		working.Wait()
+	}
+}
+
+// rekeyWith does it at once, through a connection.
+func (r *run) rekeyWith(ctx context.Context, client *guest.Client) {
+	if err := r.rekeying.now(ctx, client.Rekey); err != nil && ctx.Err() == nil {
+		r.Log.Printf("The guest goes on with the host key of the saved machine: %v", err)
 	}
 }

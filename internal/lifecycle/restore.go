@@ -83,6 +83,7 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 		return "", errors.Join(err, r.dismiss(ctx, m))
 	}
 	r.result.Snapshot, r.result.Attempts = stateRestored, 1
+	r.meter.restored = entry.Manifest.Data()
 	var saver saverNote
 	if err := json.Unmarshal(entry.Manifest.Guest, &saver); err == nil && saver.Uname != r.result.Uname {
 		r.Log.Printf("It was saved as %s", saver.Uname)

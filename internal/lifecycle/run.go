@@ -77,6 +77,8 @@ type Result struct {
 	ImageDigest string
 	SerialLog   string // relative to the workspace; empty: there is none
 	QEMULog     string
+	Metrics     string
+	Benchmark   string  // of the input benchmark; empty: none was wanted, or the script never began
 	Snapshot    string  // restored, saved, cold or failed; empty: it never came to that
 	Phases      []Phase // in order
 
@@ -134,7 +136,8 @@ type run struct {
 	diagnostics *diagnostic.Collector
 	stopSamples func()
 	samples     []report.Sample
-	usage       report.Usage
+	meter       meter
+	bench       *bench // nil: the script runs once
 	picture     []byte // of the screen, as PNG; empty: none was taken
 }
 

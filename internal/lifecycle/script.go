@@ -28,7 +28,7 @@ func (e timeoutError) Error() string {
 	return fmt.Sprintf("the script ran longer than %s (timeout)", e.limit)
 }
 
-// runScript runs the user's script and turns its end into the Result.
+// runScript runs the user's script, or repeats it, and turns its end into the Result.
 func (r *run) runScript(ctx context.Context) error {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
@@ -36,6 +36,31 @@ func (r *run) runScript(ctx context.Context) error {
 	defer cancel(nil)
 	r.watchGuest(ctx, cancel)
 	r.Log.Fold("Script", strings.Split(strings.TrimRight(r.config.Script, "\n"), "\n"))
+	if r.config.Benchmark > 0 {
+		return r.repeat(ctx)
+	}
+	start := time.Now()
+	res, err := r.once(ctx, start, watch{})
+	if err != nil {
+		return err
+	}
+	r.phase("Script", start, "", nil)
+	r.mergeFiles(res.Files)
+	return r.ended(res)
+}
+
+// watch is told of one run of the script. Any of it may be nil.
+type watch struct {
+	start, end func()             // see guest.Script
+	shown      func(guest.Result) // all of its output is there, and nothing else has been said
+}
+
+// once runs the script one time, under its limits. An error says why the script
+// came to no end of its own; the step that began at a moment has failed then,
+// and the script's files are taken over.
+func (r *run) once(ctx context.Context, began time.Time, w watch) (guest.Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	stdout, stderr, closeOutput := r.output()
 	defer closeOutput()
 	if limit := r.config.IdleTimeout; limit > 0 {
@@ -50,18 +75,25 @@ func (r *run) runScript(ctx context.Context) error {
 	}
 	env, files := r.scriptEnvironment()
 	defer r.rekeyLater(ctx)()
-	start := time.Now()
 	res, err := r.client.RunScript(ctx, guest.Script{
 		Text: r.config.Script, Shell: r.config.Shell, Dir: r.scriptDir(), User: r.checkout.user,
-		Env: env, Files: files, CollectWithin: collectWithin,
+		Env: env, Files: files, CollectWithin: collectWithin, OnStart: w.start, OnEnd: w.end,
 	}, stdout, stderr)
 	closeOutput()
-	r.phase("Script", start, "", err)
-	r.result.Script = res.Duration
-	r.mergeFiles(res.Files)
-	if err != nil {
-		return r.scriptFailure(ctx, err)
+	r.result.Script += res.Duration
+	if w.shown != nil {
+		w.shown(res)
 	}
+	if err != nil {
+		r.phase("Script", began, "", err)
+		r.mergeFiles(res.Files)
+		return res, r.scriptFailure(ctx, err)
+	}
+	return res, nil
+}
+
+// ended is the run's result when the script has come to an end of its own.
+func (r *run) ended(res guest.Result) error {
 	r.result.Kind, r.result.ExitCode = scriptEnd(res.Status, res.Signal)
 	if res.Detached {
 		r.Log.Printf("The script left a process behind that holds its output open; what that prints is not waited for.")
@@ -73,6 +105,9 @@ func (r *run) runScript(ctx context.Context) error {
 // secrets, and searched for what compilers complain about. The function ends them.
 func (r *run) output() (stdout, stderr io.Writer, end func()) {
 	out, diag := r.Log.Guest()
+	if r.bench != nil {
+		out, diag = r.bench.remember(out), r.bench.remember(diag)
+	}
 	maskedOut, maskedDiag := r.mask.Writer(out), r.mask.Writer(diag)
 	r.diagnostics = diagnostic.New(r.sources())
 	seenOut, seenDiag := r.diagnostics.Writer(), r.diagnostics.Writer()

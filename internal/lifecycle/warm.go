@@ -45,6 +45,7 @@ type warm struct {
 	// shared says what became of it in the job's cache; empty: there is none.
 	shared   string
 	shareErr error
+	uploaded units.Bytes // packed, into the job's cache
 }
 
 // SnapshotDir is the store of saved machines below a cache directory.

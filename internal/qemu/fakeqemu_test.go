@@ -149,6 +149,8 @@ func (o fakeOptions) answer(command string) string {
 		return answer
 	}
 	switch command {
+	case "query-cpus-fast":
+		return fmt.Sprintf(`[{"cpu-index": 0, "thread-id": %d}]`, os.Getpid()) // the first thread's number
 	case "query-status":
 		if o.Status != "" {
 			return `{"status": "` + o.Status + `"}`

@@ -51,6 +51,7 @@ type Machine struct {
 	wanted    bool          // Stop was called
 	exit      *ExitError
 	fault     *FaultError
+	threads   []int // that run the guest's processors; nil: nobody has asked yet
 
 	stop     sync.Mutex // held while stopping
 	released bool

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 type Usage struct {
 	At       time.Duration // the moment, since the process was started
 	CPU      time.Duration // of the QEMU process, user and system, over all its threads
+	GuestCPU time.Duration // of which the threads that run the guest's processors
 	Resident units.Bytes   // host memory that the process has now
 	Peak     units.Bytes   // the most it ever had
 	Read     units.Bytes   // what the guest has read from all its disks
@@ -43,24 +45,64 @@ func (m *Machine) usage(ctx context.Context) (u Usage, err error) {
 	if u.Read, u.Written, err = m.diskTraffic(ctx); err != nil {
 		return Usage{}, err
 	}
-	// Read after the monitor's answer, since that may take its time.
+	threads, err := m.guestThreads(ctx)
+	if err != nil {
+		return Usage{}, err
+	}
+	// Read after the monitor's answers, since these may take their time.
 	u.At = time.Since(m.started)
-	dir := fmt.Sprintf("/proc/%d/", m.PID())
-	stat, err := os.ReadFile(dir + "stat")
-	if err != nil {
+	for _, thread := range threads {
+		used, err := readCPUTime(fmt.Sprintf("/proc/%d/task/%d/stat", m.PID(), thread))
+		if err != nil {
+			return Usage{}, err
+		}
+		u.GuestCPU += used
+	}
+	if u.CPU, err = readCPUTime(fmt.Sprintf("/proc/%d/stat", m.PID())); err != nil {
 		return Usage{}, err
 	}
-	if u.CPU, err = cpuTime(string(stat)); err != nil {
-		return Usage{}, fmt.Errorf("reading %sstat: %w", dir, err)
+	u.Resident, u.Peak, err = ProcessMemory(m.PID())
+	return u, err
+}
+
+// guestThreads are the threads that run the guest's processors, which stay the
+// same. With one thread for all (TCG without MTTCG) it is named once.
+func (m *Machine) guestThreads(ctx context.Context) ([]int, error) {
+	m.mu.Lock()
+	threads := m.threads
+	m.mu.Unlock()
+	if threads != nil {
+		return threads, nil
 	}
-	status, err := os.ReadFile(dir + "status")
+	var cpus []struct {
+		Thread int `json:"thread-id"`
+	}
+	if err := m.monitor.Execute(ctx, "query-cpus-fast", nil, &cpus); err != nil {
+		return nil, err
+	}
+	for _, cpu := range cpus {
+		if !slices.Contains(threads, cpu.Thread) {
+			threads = append(threads, cpu.Thread)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.threads = threads
+	return threads, nil
+}
+
+// ProcessMemory asks the host what memory a process has now, and the most that
+// it ever had.
+func ProcessMemory(pid int) (now, peak units.Bytes, err error) {
+	file := fmt.Sprintf("/proc/%d/status", pid)
+	status, err := os.ReadFile(file)
 	if err != nil {
-		return Usage{}, err
+		return 0, 0, err
 	}
-	if u.Resident, u.Peak, err = residentMemory(string(status)); err != nil {
-		return Usage{}, fmt.Errorf("reading %sstatus: %w", dir, err)
+	if now, peak, err = residentMemory(string(status)); err != nil {
+		return 0, 0, fmt.Errorf("reading %s: %w", file, err)
 	}
-	return u, nil
+	return now, peak, nil
 }
 
 // diskTraffic is Activity's sum without the machine's state: one command, as
@@ -85,6 +127,18 @@ func (m *Machine) diskTraffic(ctx context.Context) (read, written units.Bytes, e
 // tick is the unit of times in /proc/PID/stat: USER_HZ, which is 100 on every
 // architecture that this program runs on.
 const tick = 10 * time.Millisecond
+
+func readCPUTime(file string) (time.Duration, error) {
+	stat, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	used, err := cpuTime(string(stat))
+	if err != nil {
+		return 0, fmt.Errorf("reading %s: %w", file, err)
+	}
+	return used, nil
+}
 
 // cpuTime reads utime and stime, fields 14 and 15 of /proc/PID/stat (proc(5)).
 // The second field is the program's name in parentheses, which may itself hold

@@ -3,6 +3,10 @@ package qemu
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -72,6 +76,9 @@ func TestUsage(t *testing.T) {
 	if u.At <= 0 || u.At > time.Since(m.Started()) || u.Resident < units.MiB || u.Peak < u.Resident {
 		t.Errorf("Usage = %+v, started %v ago", u, time.Since(m.Started()))
 	}
+	if u.GuestCPU < 0 || u.GuestCPU > u.CPU {
+		t.Errorf("the guest's %v are more than all of QEMU's %v", u.GuestCPU, u.CPU)
+	}
 	if err := m.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -79,6 +86,47 @@ func TestUsage(t *testing.T) {
 	var exit *ExitError
 	if !errors.As(err, &exit) || !strings.HasPrefix(err.Error(), "asking what the machine uses: qemu ended: ") {
 		t.Errorf("err = %v; want the machine's end", err)
+	}
+}
+
+// TestGuestThreads: threads are asked for once, and one that runs several
+// processors counts once.
+func TestGuestThreads(t *testing.T) {
+	m := startFake(t, fakeOptions{Answers: map[string]string{
+		"query-blockstats": "[]", "query-cpus-fast": `[{"thread-id": 11}, {"thread-id": 12}, {"thread-id": 11}]`,
+	}})
+	for range 2 {
+		if got, err := m.guestThreads(deadline(t, 20*time.Second)); err != nil || !slices.Equal(got, []int{11, 12}) {
+			t.Errorf("threads %v, %v", got, err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := m.guestThreads(ended); err != nil || len(got) != 2 {
+		t.Errorf("QEMU is asked again: %v, %v", got, err)
+	}
+	if _, err := m.Usage(deadline(t, 20*time.Second)); err == nil || !strings.Contains(err.Error(), "/task/11/stat") {
+		t.Errorf("a thread that is not QEMU's: %v", err)
+	}
+}
+
+// TestProcessMemory: a process that takes memory has it, and had it.
+func TestProcessMemory(t *testing.T) {
+	_, before, err := ProcessMemory(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := make([]byte, int(before)+64<<20)
+	for i := 0; i < len(block); i += 4096 {
+		block[i] = 1
+	}
+	now, peak, err := ProcessMemory(os.Getpid())
+	if err != nil || now < units.Bytes(len(block)) || peak < now || peak < before+64*units.MiB {
+		t.Errorf("now %v, peak %v (before %v), %v", now, peak, before, err)
+	}
+	runtime.KeepAlive(block)
+	if _, _, err := ProcessMemory(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of no process: %v", err)
 	}
 }
 

@@ -164,6 +164,10 @@ const inPage = `(() => {
     if (!(path.getTotalLength() > 0)) problems.push("an empty curve");
     if (inner.x < 0 || inner.y < 0 || inner.x + inner.width > area.width || inner.y + inner.height > area.height) problems.push("a curve outside of its chart");
   }
+  for (const mark of document.querySelectorAll("svg.chart circle, svg.chart rect.band")) {
+    const inner = mark.getBBox(), area = mark.ownerSVGElement.viewBox.baseVal;
+    if (inner.x < 0 || inner.y < 0 || inner.x + inner.width > area.width || inner.y + inner.height > area.height - 30) problems.push("a mark outside of its chart");
+  }
   for (const text of document.querySelectorAll("svg.chart text")) {
     const inner = text.getBBox(), area = text.ownerSVGElement.viewBox.baseVal;
     if (inner.x < 0 || inner.x + inner.width > area.width) problems.push("a label outside of its chart: " + text.textContent);

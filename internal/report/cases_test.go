@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,11 +71,39 @@ func common() Report {
 		Accel: "tcg", AccelReason: "/dev/kvm is not there", Attempts: 1,
 		Image:   Image{"debian", "sha256:5a0b6e1d4f3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a392"},
 		Machine: Machine{"q35", "qemu64", 1, 2 * units.GiB, "ahci", "e1000"},
-		Usage:   Usage{512 * units.MiB, 143 * units.MiB, 31 * units.MiB, 36 * units.MiB}, Snapshot: "cold",
+		Usage: Usage{
+			Peak: 512 * units.MiB, Own: 41 * units.MiB, CPU: 80 * s, GuestCPU: 71 * s, Read: 143 * units.MiB, Written: 31 * units.MiB,
+			Overlay: 36 * units.MiB, Disk: 4 * units.GiB, Image: 1300 * units.MiB, Sent: 38 * units.KiB, Received: 120 * units.KiB,
+		}, Snapshot: "cold",
 		Version: "v1.2.0",
 		Inputs:  []Input{{Name: "memory", Value: "2G"}, {Name: "run", Value: "./configure\nmake -j1 check"}, {Name: "ssh-private-key", Value: "PRIVATE", Secret: true}},
 		Links:   []Link{{"serial.log", "serial.log"}, {"All logs", "https://github.com/o/r/actions/runs/1/artifacts/2"}},
 	}
+}
+
+// bootPhases are those that a Hurd's boot by GRUB can have.
+func bootPhases() []Phase {
+	return []Phase{
+		{Name: "firmware", Took: 640 * time.Millisecond}, {Name: "loader", Start: 640 * time.Millisecond, Took: 1200 * time.Millisecond},
+		{Name: "kernel", Start: 1840 * time.Millisecond, Took: 3600 * time.Millisecond}, {Name: "userland", Start: 5440 * time.Millisecond, Took: 14600 * time.Millisecond},
+		{Name: "ssh", Start: 20040 * time.Millisecond, Took: 1300 * time.Millisecond},
+	}
+}
+
+// repeated is a benchmark whose times go up and down. One that has fewer
+// repetitions than were wanted ends with one that failed.
+func repeated(wanted, had int) *Benchmark {
+	b := &Benchmark{Wanted: wanted, Resolution: 61 * time.Millisecond}
+	for i := range had {
+		b.Times = append(b.Times, Repetition{Took: 500*time.Millisecond + time.Duration(40*math.Sin(float64(i))+float64(i%7))*time.Millisecond})
+	}
+	good := slices.Sorted(slices.Values(b.good()))
+	b.Min, b.Quartile1, b.Median, b.Quartile3, b.Max = good[0], good[had/4], good[had/2], good[3*had/4], good[had-1]
+	b.MAD = (b.Quartile3 - b.Quartile1) / 2
+	if had < wanted {
+		b.Times = append(b.Times, Repetition{1200 * time.Millisecond, true})
+	}
+	return b
 }
 
 func cases(t testing.TB) map[string]Report {
@@ -97,18 +126,26 @@ func cases(t testing.TB) map[string]Report {
 	r.Serial = serial(t, "boot-good.log", 3500*time.Millisecond, 24*s)
 	r.Findings = []Finding{found(t, r.Serial, "GNU Mach 1.8", "kernel", Milestone, "The kernel runs"), found(t, r.Serial, "login>", "login", Milestone, "A login prompt")}
 	r.Samples = used(3300*time.Millisecond, 90*s, s)
+	r.BootPhases = bootPhases()
 	all["success"] = r
+
+	measured := r
+	measured.Benchmark = repeated(12, 12)
+	all["benchmark"] = measured
 
 	r.Result, r.Script, r.ExitStatus, r.Errors, r.Warnings = "script-failed", &Script{Status: 2}, 2, 3, 12
 	r.Cause = "exit status 2 after 61.2 s"
 	r.Hints = []Hint{{"The Hurd has no limit on the length of a path, so PATH_MAX does not exist there.", "https://www.gnu.org/software/hurd/hurd/porting/guidelines.html"}}
 	r.Phases = append([]Phase(nil), r.Phases...)
 	r.Phases[4].Note, r.Phases[4].Failed = "exit status 2", true
+	r.Benchmark = repeated(100, 83)
 	r.CopyBack = &Copy{13, 2 * units.MiB, 3 * s, []string{`"../x" was refused: it leads out of the workspace`}}
 	all["script-failed"] = r
 
 	r = common()
 	r.Result, r.Attempts, r.Took = "boot-failed", 2, 80*s
+	r.BootPhases = bootPhases()[:3]
+	r.BootPhases[2].Failed = true
 	r.Title, r.Cause = "No boot device", "The firmware found nothing to boot on any disk."
 	r.Advice = []string{"Check that the image is a disk image with a boot loader.", "Try another disk-bus: this one may have no driver in the firmware."}
 	r.Phases = []Phase{{"Image", 0, 2 * s, "", false}, {"Boot", 2 * s, 38 * s, "attempt 1", true}, {"Boot", 40 * s, 40 * s, "attempt 2", true}}
@@ -128,6 +165,7 @@ func cases(t testing.TB) map[string]Report {
 	all["guest-lost"] = r
 
 	r = common()
+	r.Benchmark = &Benchmark{Wanted: 5, Times: []Repetition{{3 * s, true}}}
 	r.Result, r.Title, r.Cause, r.ExitStatus = "canceled", "Canceled", "canceled by signal 15 (terminated)", 143
 	r.Phases = []Phase{{"Image", 0, 2 * s, "", false}, {"Boot", 2 * s, 4 * s, "", true}}
 	all["canceled"] = r

@@ -20,14 +20,18 @@ func (r Report) facts() []fact {
 	rows := []fact{
 		{"Accelerator", join(": ", clean(r.Accel, 40), clean(r.AccelReason, maxFact)), false},
 		{"Boot", r.bootFact(), false},
+		{"Boot phases", r.phaseFact(), false},
 		{"Script", r.scriptFact(), false},
 		{"Guest", clean(r.Uname, maxFact), true},
 		{"Image", clean(r.Image.Name, maxFact), true},
 		{"Image digest", clean(r.Image.Digest, maxFact), true},
 		{"Machine", join(", ", clean(m.Type, 60), clean(m.CPUModel, 60), count(m.CPUs, "CPU", "CPUs"), with("", size(m.Memory), " of memory"),
 			with("disks on ", clean(m.Bus, 40), ""), with("network ", clean(m.NIC, 40), "")), false},
-		{"Host memory", with("", size(u.Peak), " at most"), false},
-		{"Guest disks", join(", ", with("", size(u.Read), " read"), with("", size(u.Written), " written"), with("overlay of ", size(u.Overlay), "")), false},
+		{"Processor time", join(", ", with("guest ", took(u.GuestCPU), ""), with("QEMU in all ", took(u.CPU), "")), false},
+		{"Host memory", join(", ", with("", size(u.Peak), " at most"), with("this program ", size(u.Own), "")), false},
+		{"Guest disks", join(", ", with("", size(u.Read), " read"), with("", size(u.Written), " written"), with("overlay of ", size(u.Overlay), ""),
+			with("on an image of ", join(" in ", size(u.Disk), size(u.Image)), "")), false},
+		{"SSH traffic", join(", ", with("", size(u.Sent), " sent"), with("", size(u.Received), " received")), false},
 		{"Snapshot", clean(r.Snapshot, maxFact), false},
 		{"Copied in", r.CopyIn.describe(), false},
 		{"Copied back", r.CopyBack.describe(), false},
@@ -60,6 +64,23 @@ func (r Report) bootFact() string {
 	}
 	return join(", ", seconds(r.Boot)+" until a command had run", with("of which SSH ", took(r.SSH), ""), attempts)
 }
+
+// phaseFact lists the phases of the boot, the last of which may be where it ended.
+func (r Report) phaseFact() string {
+	phases, _ := most(r.BootPhases, maxBootPhases)
+	var parts []string
+	for _, p := range phases {
+		end := ""
+		if p.Failed {
+			end = " and no further"
+		}
+		parts = append(parts, clean(p.Name, 20)+" "+seconds(p.Took)+end)
+	}
+	return join(", ", parts...)
+}
+
+// maxBootPhases is more than there are.
+const maxBootPhases = 10
 
 func (r Report) scriptFact() string {
 	end := ""

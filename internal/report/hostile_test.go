@@ -33,7 +33,7 @@ var hostile = []string{
 func everywhere(text string) Report {
 	r := Report{
 		Result: "boot-failed", Title: text, Cause: text, Advice: []string{text, text}, Script: &Script{Signal: text}, Took: s, Run: s, Boot: s,
-		Accel: text, AccelReason: text, Phases: []Phase{{text, 0, s, text, true}, {text, s, s, text, false}}, Attempts: 2, Uname: text,
+		Accel: text, AccelReason: text, Phases: []Phase{{text, 0, s, text, true}, {text, s, s, text, false}}, Attempts: 2, Uname: text, BootPhases: []Phase{{Name: text, Took: s}},
 		Image: Image{text, text}, Machine: Machine{text, text, 1, units.GiB, text, text}, Snapshot: text,
 		CopyIn: &Copy{1, 1, s, []string{text}}, CopyBack: &Copy{1, 1, s, []string{text}},
 		Findings: []Finding{{s, text, Fatal, text, text}, {s, text, Warning, text, "x" + text}}, Hints: []Hint{{text, text}, {text, "https://www.gnu.org/"}},

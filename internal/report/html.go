@@ -48,6 +48,7 @@ type page struct {
 	More     int // lists of the page that were cut
 	Bars     []bar
 	Charts   []chart
+	Dots     *dots
 	Screen   *screen
 	Log      serialLog
 	Files    []file
@@ -83,7 +84,7 @@ func (r Report) page() page {
 	p := page{
 		Report: r, Policy: policy(), Style: template.CSS(styleSource), Script: template.JS(scriptSource), //nolint:gosec // both are ours
 		Headline: r.headline(), Good: r.Result == "success", Open: r.Result == "" || r.Result == "canceled",
-		Facts: r.facts(), Bars: r.bars(), Charts: r.charts(), Screen: r.screen(), Log: r.log(),
+		Facts: r.facts(), Bars: r.bars(), Charts: r.charts(), Dots: r.dots(), Screen: r.screen(), Log: r.log(),
 	}
 	if !r.Began.IsZero() {
 		p.Subtitle = r.Began.UTC().Format("2006-01-02 15:04:05 UTC")

@@ -30,14 +30,16 @@ type Report struct {
 	Phases      []Phase
 	Attempts    int           // machines booted
 	Boot        time.Duration // start of QEMU until a command had run over SSH
+	BootPhases  []Phase       // of which, what could be told apart; offsets from the start of QEMU, failed is where it ended
 	SSH         time.Duration // of which the connection that succeeded
 	Run         time.Duration // the script
 	Uname       string        // of the guest, from the guest
 	Image       Image
 	Machine     Machine
 	Usage       Usage
-	Snapshot    string // its state in words: "restored", "saved", ...
-	CopyIn      *Copy  // nil: nothing was
+	Benchmark   *Benchmark // nil: the script was to run once
+	Snapshot    string     // its state in words: "restored", "saved", ...
+	CopyIn      *Copy      // nil: nothing was
 	CopyBack    *Copy
 
 	Findings []Finding // in the order of the console
@@ -87,10 +89,17 @@ type Machine struct {
 
 // Usage is what the run used in all.
 type Usage struct {
-	Peak    units.Bytes // host memory of the QEMU process
-	Read    units.Bytes // by the guest from its disks
-	Written units.Bytes
-	Overlay units.Bytes // size of the file that holds what the guest has written
+	Peak     units.Bytes   // host memory of the QEMU process
+	Own      units.Bytes   // host memory of this program
+	CPU      time.Duration // of the QEMU process
+	GuestCPU time.Duration // of which the guest's processors
+	Read     units.Bytes   // by the guest from its disks
+	Written  units.Bytes
+	Overlay  units.Bytes // size of the file that holds what the guest has written
+	Disk     units.Bytes // size of the disk for the guest
+	Image    units.Bytes // what its image takes of the host's disk
+	Sent     units.Bytes // over this program's SSH connections to the guest
+	Received units.Bytes
 }
 
 // Copy is a transfer of the workspace in one direction.

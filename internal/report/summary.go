@@ -33,7 +33,7 @@ func (r Report) Summary() string {
 	var b strings.Builder
 	left := false
 	for _, section := range []string{
-		r.summaryHead(), r.summaryTail(), r.summaryFindings(), r.summaryHints(), r.summaryWarnings(),
+		r.summaryHead(), r.summaryBenchmark(), r.summaryTail(), r.summaryFindings(), r.summaryHints(), r.summaryWarnings(),
 		r.gantt(), r.summaryPhases(), r.summaryFacts(), r.summaryLinks(), r.summaryInputs(),
 	} {
 		if section == "" {

@@ -8,7 +8,7 @@ import (
 func TestNear(t *testing.T) {
 	known := []string{"query-status", "query-stats", "query-cpus-fast", "stop", "cont"}
 	for word, want := range map[string][]string{
-		"query-statsu": {"query-status", "query-stats"},
+		"query-statsu": {"query-stats", "query-status"}, // alike near: by name
 		"QUERY-STATUS": {"query-status", "query-stats"},
 		"stpo":         {"stop"},
 		"frobnicate":   nil,

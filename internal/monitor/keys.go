@@ -102,7 +102,8 @@ func unknownKey(word, name string, known []string) error {
 	if name != strings.ToLower(word) {
 		text += fmt.Sprintf(" (in %q)", word)
 	}
-	if near := spelling.Near(name, known); len(near) > 0 {
+	near := slices.DeleteFunc(spelling.Near(name, known), func(k string) bool { return spelling.Distance(name, k) > 1 }) // most names are short
+	if len(near) > 0 {
 		return fmt.Errorf("%s: did you mean %s?", text, strings.Join(near, " or "))
 	}
 	return fmt.Errorf("%s: keys are joined by -, as in ctrl-alt-delete; to have a text typed, write type %s", text, word)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // The names of what is not QEMU's own.
@@ -47,6 +48,9 @@ var ErrIncomplete = errors.New("the JSON ends too early")
 //	info pic
 func Parse(text string) (Command, error) {
 	text = strings.TrimSpace(text)
+	if !utf8.ValidString(text) {
+		return Command{}, fmt.Errorf("%s is not UTF-8", brief(text))
+	}
 	if strings.HasPrefix(text, "{") {
 		return parseJSON(text)
 	}
@@ -75,6 +79,9 @@ func ParseWords(words []string) (Command, error) {
 		return Parse(strings.Join(words, " "))
 	}
 	joined := strings.Join(rest, " ")
+	if !utf8.ValidString(joined) {
+		return Command{}, fmt.Errorf("%s is not UTF-8", brief(joined))
+	}
 	if wantsRaw(name, joined) {
 		return raw(name, joined)
 	}

@@ -60,6 +60,7 @@ type Console struct {
 	scanner  *scanner
 	ring     Ring
 	findings []Finding
+	watches  []*Watch
 	flow     []byte // output not yet consumed by Expect
 	bytes    units.Bytes
 	lastByte time.Time
@@ -160,6 +161,7 @@ func (c *Console) take(p []byte) {
 	events := c.lines(c.splitter.Write(p))
 	if partial := c.splitter.Partial(); partial != "" {
 		line := Line{Time: c.lastByte, Text: partial, Partial: true}
+		c.watched(line)
 		if found := c.scan(line); len(found) > 0 {
 			events = append(events, event{line, found})
 		}
@@ -175,6 +177,7 @@ func (c *Console) lines(texts []string) []event {
 	for _, text := range texts {
 		line := Line{Time: c.lastByte, Text: text}
 		c.ring.Add(line)
+		c.watched(line)
 		events = append(events, event{line, c.scan(line)})
 	}
 	return events

@@ -14,6 +14,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/monitor"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 )
@@ -99,6 +100,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 		return err
 	}
 	r.overlayPath = overlay
+	r.commands.past = nil
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: r.baseImage()})
 	if s.RAM, err = r.saveableMemory(); err != nil {
 		return fail(Internal, "No memory for the guest", err)
@@ -133,6 +135,7 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	r.started, r.machine = m.Started(), m
 	r.watchConsole(ctx, m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
+	r.attach(ctx, m)
 	r.stopSamples = r.observe(ctx, m)
 	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
 	return m, nil
@@ -147,8 +150,8 @@ func (r *run) baseImage() *qemu.Image {
 func (r *run) spec(first qemu.Image) qemu.Spec {
 	s := qemu.Spec{
 		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel, Forwards: []int{r.config.SSHPort},
-		NoSandbox: !r.features.Sandbox,
-		Disks:     []qemu.Disk{{Image: first}},
+		NoSandbox: !r.features.Sandbox, Paused: len(r.commands.script.At(monitor.BeforeBoot)) > 0,
+		Disks: []qemu.Disk{{Image: first}},
 	}
 	s.Disks = append(s.Disks, r.spareDrive()...)
 	if r.seed != "" {
@@ -186,6 +189,7 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 		},
 	})
 	r.console = c
+	r.watchFor(c)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { done <- c.Run(ctx) }()
@@ -225,7 +229,16 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if len(r.commands.script.At(monitor.BeforeBoot)) > 0 {
+		if err := r.beforeBoot(ctx); err != nil {
+			return err
+		}
+		if err := m.Resume(ctx); err != nil {
+			return err
+		}
+	}
 	r.watchBoot(ctx, cancel)
+	r.watchCommands(ctx, cancel)
 	pinned := r.keys.pinned
 	if r.disk.manifest.Method == provision.MethodConsole {
 		keys, err := r.typeKeys(ctx)

@@ -122,6 +122,7 @@ type run struct {
 
 	clockSet bool // since the machine was restored
 	warm     warm
+	commands commands // the input qmp
 	settled  func()   // see Request
 	userData userData // for a guest without cloud-init
 
@@ -153,7 +154,9 @@ func Run(ctx context.Context, req Request) Result {
 			err = fail(Canceled, "Canceled", cause)
 		}
 	}
+	r.detach() // what comes back stands still meanwhile
 	r.bringBack(ctx)
+	r.afterRun(ctx)
 	r.awaitSaved(ctx)
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
@@ -192,6 +195,7 @@ func (r *run) finish(ctx context.Context, err error) {
 	stop()
 	r.annotateOutput()
 	r.annotateConsole()
+	r.warnUnmatched()
 	r.publish(ctx, err)
 	r.report(err)
 	last, stop = r.ending.context(ctx, cleanupBudget, 0)
@@ -233,6 +237,9 @@ func (r *run) pass(ctx context.Context) error {
 		err = r.bootAndSave(ctx)
 	}
 	if err != nil {
+		return err
+	}
+	if err := r.afterBoot(ctx); err != nil {
 		return err
 	}
 	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
@@ -287,6 +294,7 @@ func (r *run) readInputs() error {
 	}
 	problems = append(problems, r.readWorkspace()...)
 	problems = append(problems, r.readEnvironment()...)
+	problems = append(problems, r.readMonitor()...)
 	if len(problems) > 0 {
 		return fail(InputInvalid, "Invalid input", errors.Join(problems...))
 	}
@@ -329,6 +337,9 @@ func (r *run) begin() error {
 		return err
 	}
 	r.result.QEMULog = r.logs.path("qemu.log")
+	if err = r.beginMonitor(); err != nil {
+		return err
+	}
 	r.kept = len(r.cleanup.steps)
 	return nil
 }

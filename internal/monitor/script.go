@@ -27,6 +27,7 @@ type Step struct {
 	Moment  Moment
 	Pattern *regexp.Regexp // with OnConsole
 	Command Command
+	Text    string // as it was written
 }
 
 // String names the step in messages.
@@ -78,7 +79,7 @@ func ParseScript(text string) (Script, []Problem) {
 			problems = append(problems, Problem{number, err.Error()})
 			continue
 		}
-		step.Line = number
+		step.Line, step.Text = number, line
 		script = append(script, step)
 	}
 	return script, problems

@@ -3,6 +3,8 @@ package monitor
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/org/hurd-qemu-action/internal/qemu/qmp"
 )
 
 // Record is a step and its answer in a log of JSON lines.
@@ -31,4 +33,24 @@ func (s Step) Record(at time.Time, a Answer) Record {
 		r.Keys = s.Command.Chords
 	}
 	return r
+}
+
+// Event is something that QEMU reports on its own.
+type Event = qmp.Event
+
+// EventJSON is an event as QMP writes it, on one line.
+func EventJSON(e Event) []byte {
+	type moment struct {
+		Seconds      int64 `json:"seconds"`
+		Microseconds int64 `json:"microseconds"`
+	}
+	at := moment{-1, -1} // as QEMU writes it when its host has no time
+	if !e.Time.IsZero() {
+		at = moment{e.Time.Unix(), int64(e.Time.Nanosecond() / 1000)}
+	}
+	return encode(struct {
+		Time  moment          `json:"timestamp"`
+		Event string          `json:"event"`
+		Data  json.RawMessage `json:"data,omitempty"`
+	}{at, e.Name, e.Data})
 }

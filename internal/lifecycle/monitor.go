@@ -111,6 +111,12 @@ func (r *run) bootCommands() string {
 	return b.String()
 }
 
+// wantsMenu tells whether keys are pressed when a line of the console matches:
+// then a boot menu must not be over before it was there.
+func (r *run) wantsMenu() bool {
+	return slices.ContainsFunc(r.commands.script.At(monitor.OnConsole), func(step monitor.Step) bool { return step.Command.Presses() })
+}
+
 // attach takes over the machine that was just started.
 func (r *run) attach(ctx context.Context, m *qemu.Machine) {
 	c := &r.commands

@@ -63,6 +63,7 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"meta-data":        func(r *run) { r.config.MetaData = "a: b" },
 		"before boot":      func(r *run) { r.config.QMP = "before-boot: query-status"; r.readMonitor() },
 		"on console":       func(r *run) { r.config.QMP = "on-console \"a\": query-status"; r.readMonitor() },
+		"keys in a menu":   func(r *run) { r.config.QMP = "on-console \"a\": sendkey down"; r.readMonitor() },
 		"another line":     func(r *run) { r.config.QMP = "on-console \"b\": query-status"; r.readMonitor() },
 		"shell of prepare": func(r *run) { r.config.Shell = "bash {0}" },
 		"QEMU's arguments": func(r *run) { r.features.Sandbox = false },

@@ -35,6 +35,12 @@ type Command struct {
 	Picture string
 }
 
+// Presses tells whether the command presses keys, in whichever of its forms.
+func (c Command) Presses() bool {
+	text, _ := c.Arguments["command-line"].(string)
+	return c.Name == "send-key" || c.Name == "input-send-event" || c.Name == human && strings.HasPrefix(strings.TrimSpace(text), sendKey)
+}
+
 // maxShown bounds what a log shows of a command.
 const maxShown = 200
 

@@ -54,7 +54,7 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	cause := console.Classify(r.evidence(err))
 	e := fail(BootFailed, cause.Title, errors.New(cause.Detail), cause.Advice...)
 	e.Quote = cause.Quote
-	r.culprit(e)
+	e = r.culprit(e)
 	var limit bootLimit
 	if errors.As(err, &limit) {
 		e.Err = fmt.Errorf("%w. %s", limit, cause.Detail)

@@ -305,7 +305,7 @@ func TestScreendump(t *testing.T) {
 		"screendump screen.png", `screendump filename=screen.png format=png`, `{"execute":"screendump","arguments":{"filename":"screen.png"}}`,
 	} {
 		m.kept = map[string][]byte{}
-		m.wants(text, fmt.Sprintf(`{"return":{"file":"/kept/screen.png","size":`))
+		m.wants(text, `{"return":{"file":"/kept/screen.png","size":`)
 		if c, err := png.DecodeConfig(bytes.NewReader(m.kept["screen.png"])); err != nil || c.Width < 300 {
 			t.Errorf("%s: %+v, %v", text, c, err)
 		}

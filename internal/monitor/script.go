@@ -92,7 +92,7 @@ func parseStep(line string) (Step, error) {
 		return Step{}, err
 	}
 	if strings.TrimSpace(command) == "" {
-		return Step{}, fmt.Errorf("there is no command after %s:", head)
+		return Step{}, fmt.Errorf("there is no command after %s and its colon", head)
 	}
 	if s.Command, err = Parse(command); err != nil {
 		return Step{}, err

@@ -70,7 +70,7 @@ after-boot: stop`
 		`line 6: on-console: "(" is not a regular expression: `,
 		`line 7: on-console: "x*" matches every line`,
 		`line 8: there is no colon after on-console`,
-		`line 9: there is no command after after-run:`,
+		`line 9: there is no command after after-run and its colon`,
 		`line 10: "x" is not key=value`,
 		`line 11: screendump: "/tmp/x.png": write a plain name such as menu.png`,
 		`line 12: screendump: ".x.png": write a plain name`,

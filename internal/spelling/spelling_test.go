@@ -10,7 +10,7 @@ func TestNear(t *testing.T) {
 	for word, want := range map[string][]string{
 		"query-statsu": {"query-stats", "query-status"}, // alike near: by name
 		"QUERY-STATUS": {"query-status", "query-stats"},
-		"stpo":         {"stop"},
+		"xtop":         {"stop"},
 		"frobnicate":   nil,
 		"":             nil,
 	} {

@@ -31,7 +31,7 @@ const statusUsage = 125
 
 // Command is one call of the program, without what only a process has.
 type Command struct {
-	Stdin          io.Reader // read for "--shard -" only
+	Stdin          io.Reader // read for "--shard -", and for qmp without a command
 	Stdout, Stderr io.Writer
 	Args           []string // without the program's name
 	Environ        []string
@@ -43,6 +43,7 @@ type cli struct {
 	Run      runCommand      `cmd:"" help:"Boot a guest, run a command or script in it, and end with its exit status."`
 	Image    imageCommand    `cmd:"" help:"Manage the image store."`
 	Snapshot snapshotCommand `cmd:"" help:"Manage the saved machines."`
+	QMP      qmpCommand      `cmd:"" name:"qmp" help:"Talk to the monitor of the QEMU of a guest that runs."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
@@ -93,6 +94,9 @@ func (c Command) Main() int {
 	case parsed.Command() == "version":
 		fmt.Fprintln(c.Stdout, c.version())
 		return 0
+	}
+	if strings.HasPrefix(parsed.Command(), "qmp") {
+		return c.qmp(&grammar.QMP)
 	}
 	if which, ok := strings.CutPrefix(parsed.Command(), "image "); ok {
 		which, _, _ = strings.Cut(which, " ")

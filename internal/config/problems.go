@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/org/hurd-qemu-action/internal/spelling"
 )
 
 // InputError is one thing that is wrong with one input.
@@ -85,7 +87,7 @@ func fieldNames() []string {
 func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", len(word)
 	for _, c := range candidates {
-		if d := editDistance(normalize(word), normalize(c)); d <= max(1, len(c)/3) && d < bestDistance {
+		if d := spelling.Distance(normalize(word), normalize(c)); d <= max(1, len(c)/3) && d < bestDistance {
 			best, bestDistance = c, d
 		}
 	}
@@ -93,29 +95,3 @@ func Nearest(word string, candidates []string) string {
 }
 
 func normalize(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", "-") }
-
-// editDistance counts inserted, dropped, changed and swapped neighbouring bytes
-// (the optimal string alignment distance).
-func editDistance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := rows[i-1][j-1]
-			if a[i-1] != b[j-1] {
-				change++
-			}
-			rows[i][j] = min(change, rows[i-1][j]+1, rows[i][j-1]+1)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
-			}
-		}
-	}
-	return rows[len(a)][len(b)]
-}

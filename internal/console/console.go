@@ -64,6 +64,7 @@ type Console struct {
 	scanner  *scanner
 	ring     Ring
 	findings []Finding
+	watches  []*Watch
 	flow     []byte // output not yet consumed by Expect
 	bytes    units.Bytes
 	lastByte time.Time
@@ -164,6 +165,7 @@ func (c *Console) take(p []byte) {
 	events := c.lines(c.splitter.Write(p))
 	if partial := c.splitter.Partial(); partial != "" {
 		line := Line{Time: c.lastByte, Text: partial, Partial: true}
+		c.watched(line)
 		events = append(events, event{line, c.scan(line)})
 	}
 	c.keepFlow(c.splitter.takeFlow())
@@ -177,6 +179,7 @@ func (c *Console) lines(texts []string) []event {
 	for _, text := range texts {
 		line := Line{Time: c.lastByte, Text: text}
 		c.ring.Add(line)
+		c.watched(line)
 		events = append(events, event{line, c.scan(line)})
 	}
 	return events

@@ -14,6 +14,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/guest"
+	"github.com/org/hurd-qemu-action/internal/monitor"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 )
@@ -99,6 +100,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 		return err
 	}
 	r.overlayPath = overlay
+	r.commands.past = nil
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: r.baseImage()})
 	if s.RAM, err = r.saveableMemory(); err != nil {
 		return fail(Internal, "No memory for the guest", err)
@@ -141,6 +143,7 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	r.meter.began(m.Started(), s.Incoming != "")
 	r.watchConsole(ctx, m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
+	r.attach(ctx, m)
 	r.stopSamples = r.observe(ctx, m)
 	r.Log.Printf("QEMU runs as process %d; its monitor is %s", m.PID(), m.Socket())
 	if err := r.showForwards(ctx, m); err != nil {
@@ -162,8 +165,8 @@ func (r *run) spec(first qemu.Image) qemu.Spec {
 		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel,
 		Forwards: r.forwardsOf(), Isolated: r.config.Network == networkRestricted,
 		HugePage: r.resources.hugePage, Trace: r.resources.trace, Extra: r.resources.extra,
-		NoSandbox: !r.features.Sandbox,
-		Disks:     append([]qemu.Disk{{Image: first}}, r.spareDrive()...),
+		NoSandbox: !r.features.Sandbox, Paused: len(r.commands.script.At(monitor.BeforeBoot)) > 0,
+		Disks: append([]qemu.Disk{{Image: first}}, r.spareDrive()...),
 	}
 	for i := range s.Disks {
 		s.Disks[i].Cache, s.Disks[i].AIO = qemu.Cache(r.config.DiskCache), qemu.AIO(r.config.DiskAIO)
@@ -206,6 +209,7 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 		},
 	})
 	r.console = c
+	r.watchFor(c)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() { done <- c.Run(ctx) }()
@@ -245,7 +249,16 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	if len(r.commands.script.At(monitor.BeforeBoot)) > 0 {
+		if err := r.beforeBoot(ctx); err != nil {
+			return err
+		}
+		if err := m.Resume(ctx); err != nil {
+			return err
+		}
+	}
 	r.watchBoot(ctx, cancel)
+	r.watchCommands(ctx, cancel)
 	pinned := r.keys.pinned
 	if r.disk.manifest.Method == provision.MethodConsole {
 		keys, err := r.typeKeys(ctx)

@@ -106,8 +106,12 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 // prepareKey stands for all that the edits depend on beside the image.
 func (r *run) prepareKey() string {
 	c := r.config
-	return fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s root=%d",
+	key := fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s root=%d",
 		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot, c.RootPartition)
+	if r.wantsMenu() {
+		key += " menu"
+	}
+	return key
 }
 
 // hints say where to look for the root file system, and which of several it is
@@ -152,7 +156,7 @@ func (r *run) prepareDisk(ctx context.Context, raw string, hints provision.Hints
 		return m, nil
 	}
 	p, err := provision.Prepare(ctx, raw, provision.Options{
-		User: r.config.SSHUser, Hints: hints, Console: true, DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
+		User: r.config.SSHUser, Hints: hints, Console: true, Menu: r.wantsMenu(), DiskSize: r.config.DiskSize, AptSnapshot: r.config.AptSnapshot,
 	})
 	if err != nil {
 		err = renamed{err, strings.ReplaceAll(err.Error(), raw, "the image")}

@@ -45,6 +45,9 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	if e := diskFault(BootFailed, err, context.Cause(ctx)); e != nil {
 		return e
 	}
+	if e := r.monitorFailure(BootFailed, err, r.machine.Err()); e != nil {
+		return e
+	}
 	r.noteActivity(ctx)
 	var dialogue dialogueError
 	if errors.As(err, &dialogue) && !errors.As(err, new(bootLimit)) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
@@ -54,6 +57,7 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	cause := console.Classify(r.evidence(err))
 	e := fail(BootFailed, cause.Title, errors.New(cause.Detail), cause.Advice...)
 	e.Quote = cause.Quote
+	e = r.culprit(e)
 	var limit bootLimit
 	if errors.As(err, &limit) {
 		e.Err = fmt.Errorf("%w. %s", limit, cause.Detail)
@@ -75,6 +79,9 @@ func (r *run) guestLost(ctx context.Context, cause error) error {
 		cause = r.machine.Err()
 	case <-time.After(drainTime):
 	}
+	if e := r.monitorFailure(GuestLost, cause); e != nil {
+		return e
+	}
 	if e := diskFault(GuestLost, cause); e != nil {
 		return e
 	}
@@ -83,7 +90,7 @@ func (r *run) guestLost(ctx context.Context, cause error) error {
 	c := console.Classify(e)
 	failure := fail(GuestLost, c.Title, errors.New(c.Detail), c.Advice...)
 	failure.Quote = c.Quote
-	return failure
+	return r.culprit(failure)
 }
 
 // diskFault recognizes a machine that QEMU has stopped because a file of ours

@@ -71,6 +71,9 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	if err != nil {
 		return "", errors.Join(err, <-sound)
 	}
+	var saver saverNote
+	_ = json.Unmarshal(entry.Manifest.Guest, &saver) // a machine saved by an earlier version has less to tell
+	r.commands.past = saver.Commands
 	m, err := r.startSaved(ctx, entry)
 	allowed.machine.Store(m)
 	if err := errors.Join(<-sound, err); err != nil {
@@ -84,8 +87,7 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	}
 	r.result.Snapshot, r.result.Attempts = stateRestored, 1
 	r.meter.restored = entry.Manifest.Data()
-	var saver saverNote
-	if err := json.Unmarshal(entry.Manifest.Guest, &saver); err == nil && saver.Uname != r.result.Uname {
+	if saver.Uname != "" && saver.Uname != r.result.Uname {
 		r.Log.Printf("It was saved as %s", saver.Uname)
 	}
 	return fmt.Sprintf("SSH after %s, saved %s", actions.Seconds(r.result.Boot), entry.Manifest.Created.Format(time.RFC3339)), nil
@@ -153,6 +155,9 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry
 		return err
 	}
 	defer func() { _ = state.Close() }() // it was only read
+	if err := r.beforeBoot(ctx); err != nil {
+		return err
+	}
 	if err := m.Load(ctx, state); err != nil {
 		return err
 	}

@@ -128,6 +128,7 @@ type run struct {
 	rekeying rekeying
 	clockSet bool // since the machine was restored
 	warm     warm
+	commands commands // the input qmp
 	settled  func()   // see Request
 	userData userData // for a guest without cloud-init
 
@@ -161,7 +162,9 @@ func Run(ctx context.Context, req Request) Result {
 		}
 	}
 	r.holdFailed(ctx, err)
+	r.detach() // what comes back stands still meanwhile
 	r.bringBack(ctx)
+	r.afterRun(ctx)
 	r.awaitSaved(ctx)
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
@@ -200,6 +203,7 @@ func (r *run) finish(ctx context.Context, err error) {
 	stop()
 	r.annotateOutput()
 	r.annotateConsole()
+	r.warnUnmatched()
 	r.publish(ctx, err)
 	r.report(err)
 	last, stop = r.ending.context(ctx, cleanupBudget, 0)
@@ -241,6 +245,9 @@ func (r *run) pass(ctx context.Context) error {
 		err = r.bootAndSave(ctx)
 	}
 	if err != nil {
+		return err
+	}
+	if err := r.afterBoot(ctx); err != nil {
 		return err
 	}
 	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
@@ -296,6 +303,7 @@ func (r *run) readInputs() error {
 	problems = append(problems, r.readWorkspace()...)
 	problems = append(problems, r.readEnvironment()...)
 	problems = append(problems, r.readResources()...)
+	problems = append(problems, r.readMonitor()...)
 	return invalid(problems)
 }
 
@@ -343,6 +351,9 @@ func (r *run) begin() error {
 		return err
 	}
 	r.result.QEMULog = r.logs.path("qemu.log")
+	if err = r.beginMonitor(); err != nil {
+		return err
+	}
 	r.kept = len(r.cleanup.steps)
 	return nil
 }

@@ -35,6 +35,9 @@ func Running(ctx context.Context, temp string) ([]string, error) {
 	return dirs, nil
 }
 
+// MonitorSocket is where the monitor for tools listens of the guest with a run directory.
+func MonitorSocket(dir string) string { return filepath.Join(dir, qemu.SocketName) }
+
 // listens tells a socket from what a killed run has left behind.
 func listens(ctx context.Context, socket string) bool {
 	dialer := net.Dialer{Timeout: time.Second}

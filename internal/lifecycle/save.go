@@ -68,10 +68,16 @@ func (r *run) save(ctx context.Context) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, saveTime, fmt.Errorf("it took longer than %s", saveTime))
-	still := time.Now()
-	err = r.freeze(limited, draft)
-	resumeErr := r.machine.Resume(ctx)
-	stood := time.Since(still)
+	var resumeErr error
+	var stood time.Duration
+	err = r.exclusively(func() error { // a command on-console must not let it go on
+		still := time.Now()
+		err := r.freeze(limited, draft)
+		resumeErr = r.machine.Resume(ctx)
+		stood = time.Since(still)
+		r.commands.saved = r.commands.behind()
+		return err
+	})
 	cancel()
 	if err != nil {
 		draft.Discard()
@@ -175,7 +181,8 @@ func (r *run) commit(ctx context.Context, draft *snapshot.Draft, m snapshot.Mani
 
 // saverNote is what a restored run wants to know without looking into the guest.
 type saverNote struct {
-	Uname string
+	Uname    string
+	Commands []int `json:",omitempty"` // steps of on-console that were carried out, by their index
 }
 
 func (r *run) snapshotManifest() (snapshot.Manifest, error) {
@@ -183,7 +190,7 @@ func (r *run) snapshotManifest() (snapshot.Manifest, error) {
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}
-	note, err := json.Marshal(saverNote{Uname: r.result.Uname})
+	note, err := json.Marshal(saverNote{Uname: r.result.Uname, Commands: r.commands.saved})
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}

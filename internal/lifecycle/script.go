@@ -156,6 +156,7 @@ func confirmTime(f console.Finding) time.Duration {
 // answers over SSH either.
 func (r *run) watchGuest(ctx context.Context, lost context.CancelCauseFunc) {
 	client, since := r.client, r.readyAt // others when the machine has been saved
+	r.watchCommands(ctx, lost)
 	go func() {
 		select {
 		case <-client.Lost():

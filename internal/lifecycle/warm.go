@@ -125,12 +125,16 @@ func (r *run) layout() string {
 // prepareDigest stands for all that is done to the guest before it is saved.
 func (r *run) prepareDigest() string {
 	c := r.config
-	if c.Prepare+c.UserData+c.MetaData == "" {
+	commands := r.bootCommands()
+	if c.Prepare+c.UserData+c.MetaData+commands == "" {
 		return ""
 	}
 	h := sha256.New()
 	for _, text := range []string{c.Prepare, c.UserData, c.MetaData, c.Shell} {
 		fmt.Fprintf(h, "%d:%s", len(text), text)
+	}
+	if commands != "" { // what was saved without any keeps its key
+		fmt.Fprintf(h, "qmp %d:%s", len(commands), commands)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

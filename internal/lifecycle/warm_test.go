@@ -61,6 +61,10 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"no prepare":       func(r *run) { r.config.Prepare = "" },
 		"user-data":        func(r *run) { r.config.UserData = "#cloud-config\n" },
 		"meta-data":        func(r *run) { r.config.MetaData = "a: b" },
+		"before boot":      func(r *run) { r.config.QMP = "before-boot: query-status"; r.readMonitor() },
+		"on console":       func(r *run) { r.config.QMP = "on-console \"a\": query-status"; r.readMonitor() },
+		"keys in a menu":   func(r *run) { r.config.QMP = "on-console \"a\": sendkey down"; r.readMonitor() },
+		"another line":     func(r *run) { r.config.QMP = "on-console \"b\": query-status"; r.readMonitor() },
 		"shell of prepare": func(r *run) { r.config.Shell = "bash {0}" },
 		"QEMU's arguments": func(r *run) { r.features.Sandbox = false },
 		"isolation":        func(r *run) { r.config.Network = networkRestricted },
@@ -76,6 +80,7 @@ func TestSnapshotKeyChanges(t *testing.T) {
 	for name, keep := range map[string]func(*run){
 		"script":      func(r *run) { r.config.Script = "make" },
 		"workspace":   func(r *run) { r.checkout.drive = "/elsewhere/workspace.img" },
+		"after boot":  func(r *run) { r.config.QMP = "after-boot: query-status\nafter-run: stop\n# x"; r.readMonitor() },
 		"environment": func(r *run) { r.Host.Environ = []string{"TOKEN=x"} },
 		"mode":        func(r *run) { r.config.Snapshot = snapshotSave },
 		"run":         func(r *run) { r.dir = "/tmp/other" },

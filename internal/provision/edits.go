@@ -203,7 +203,7 @@ func (p *preparation) console() error {
 	if err != nil {
 		return err
 	}
-	edited, changes, err := EditGrub(cfg, GrubOptions{Family: g.Family, Env: env})
+	edited, changes, err := EditGrub(cfg, GrubOptions{Family: g.Family, Env: env, Menu: p.Menu})
 	if errors.Is(err, ErrNoKernel) {
 		p.warn("%s: %v: the serial console may stay silent", g.BootConfig, err)
 		return nil

@@ -15,7 +15,14 @@ import (
 type GrubOptions struct {
 	Family platform.Family // decides which command loads the kernel; Hurd or Linux
 	Env    []byte          // content of grubenv, which may name the default entry; nil for none
+
+	// Menu is for a machine in whose menu keys are pressed: it is shown for
+	// MenuTime, and every entry gets the serial console.
+	Menu bool
 }
+
+// MenuTime is how many seconds a menu is shown in which keys are pressed.
+const MenuTime = "5"
 
 // GrubChange is one line that EditGrub changed, or, with Line 0, the lines
 // that it put before the first.
@@ -37,7 +44,7 @@ const (
 	linuxConsole = "console=ttyS0,115200"
 )
 
-// EditGrub makes the default entry of a grub.cfg boot at once and with a
+// EditGrub makes the default entry of a grub.cfg boot at once (see Menu) and with a
 // serial console, and lets GRUB itself talk on the serial line. It touches no
 // other line: recovery entries, modules and everything it does not understand
 // stay as they are, byte for byte. Editing the result again changes nothing.
@@ -50,13 +57,20 @@ func EditGrub(cfg []byte, o GrubOptions) ([]byte, []GrubChange, error) {
 		return cfg, nil, fmt.Errorf("%w: entry %q has no %s command", ErrNoKernel, entry.title,
 			strings.Join(kernelCommands[o.Family], " or "))
 	}
+	timeout := "0"
+	if o.Menu {
+		timeout, kernels = MenuTime, c.root.allKernels(o.Family)
+	}
 	e := grubEdits{cfg: cfg}
 	for _, kernel := range kernels {
 		e.console(kernel, o.Family)
 	}
 	for _, s := range c.settings {
-		if s.name == "timeout" && s.value != "0" {
-			e.replace(s.word, "timeout=0")
+		if s.name == "timeout" && s.value != timeout {
+			e.replace(s.word, "timeout="+timeout)
+		}
+		if s.name == "timeout_style" && s.value != "menu" && o.Menu {
+			e.replace(s.word, "timeout_style=menu")
 		}
 	}
 	for _, command := range c.root.commands {
@@ -65,12 +79,12 @@ func EditGrub(cfg []byte, o GrubOptions) ([]byte, []GrubChange, error) {
 			e.insert(command.last().end, " serial")
 		}
 	}
-	result, changes := e.apply(grubHeader(c))
+	result, changes := e.apply(grubHeader(c, timeout))
 	return result, changes, nil
 }
 
 // grubHeader is what must come before the file's first line.
-func grubHeader(c grubConfig) string {
+func grubHeader(c grubConfig, timeout string) string {
 	present := func(has func(grubCommand) bool) bool { return slices.ContainsFunc(c.root.commands, has) }
 	var header []string
 	// All or nothing: a terminal must follow the command that makes it.
@@ -82,12 +96,16 @@ func grubHeader(c grubConfig) string {
 	}
 	// Without any timeout, GRUB waits for ever.
 	if !slices.ContainsFunc(c.settings, func(s grubSetting) bool { return s.name == "timeout" && !s.conditional }) {
-		header = append(header, "set timeout=0")
+		header = append(header, "set timeout="+timeout)
 	}
 	if header == nil {
 		return ""
 	}
-	return "# hurd-qemu-action: a serial console and no waiting\n" + strings.Join(header, "\n") + "\n"
+	title := "# hurd-qemu-action: a serial console and no waiting\n"
+	if timeout != "0" {
+		title = "# hurd-qemu-action: a serial console and a menu\n"
+	}
+	return title + strings.Join(header, "\n") + "\n"
 }
 
 // grubEdits collects replacements of parts of lines.

@@ -67,7 +67,7 @@ func TestEditGrub(t *testing.T) {
 			g := golden{archive, file}
 			before, _ := g.part("before")
 			env, _ := g.part("grubenv")
-			o := GrubOptions{Family: platform.Family(g.option("family")), Env: env}
+			o := GrubOptions{Family: platform.Family(g.option("family")), Env: env, Menu: g.option("menu") == "true"}
 			after, changes, err := EditGrub(before, o)
 			if want := g.option("error"); want != "" {
 				if !errors.Is(err, ErrNoKernel) || err.Error() != want || !bytes.Equal(after, before) || changes != nil {

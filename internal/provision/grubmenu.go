@@ -206,6 +206,15 @@ func (e *grubEntry) kernels(family platform.Family) []grubCommand {
 	return kernels
 }
 
+// allKernels returns those of an entry and of all below it.
+func (e *grubEntry) allKernels(family platform.Family) []grubCommand {
+	all := e.kernels(family)
+	for _, child := range e.children {
+		all = append(all, child.allKernels(family)...)
+	}
+	return all
+}
+
 // kernelWords are the kernel that the default entry loads and its arguments.
 func kernelWords(cfg, grubenv []byte, family platform.Family) []string {
 	kernels := parseGrub(cfg).defaultEntry(grubenv).kernels(family)

@@ -20,6 +20,8 @@ type Options struct {
 	Hints Hints
 	// Console makes the default boot entry use the serial line.
 	Console bool
+	// Menu keeps the boot loader's menu for keys that are pressed in it; see GrubOptions.
+	Menu bool
 	// DiskSize is what the image grows to; 0 or less than its size leaves it.
 	DiskSize units.Bytes
 	// AptSnapshot is a moment of snapshot.debian.org, as in 20260314T000000Z,

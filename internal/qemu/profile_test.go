@@ -121,15 +121,3 @@ func TestSuggestion(t *testing.T) {
 		}
 	}
 }
-
-// FuzzEditDistance holds the laws of a distance, which a wrong one breaks fast.
-func FuzzEditDistance(f *testing.F) {
-	f.Add("kitten", "sitting")
-	f.Add("", "pc")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		d := editDistance(a, b)
-		if d != editDistance(b, a) || (d == 0) != (a == b) || d > max(len(a), len(b)) || d < max(len(a), len(b))-min(len(a), len(b)) {
-			t.Fatalf("editDistance(%q, %q) = %d", a, b, d)
-		}
-	})
-}

@@ -1,9 +1,10 @@
 package qemu
 
 import (
-	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/org/hurd-qemu-action/internal/spelling"
 )
 
 // machineNames are the names, aliases too, of the machines that are built here.
@@ -34,48 +35,9 @@ func (f *Features) usualMachines() string {
 // suggestion completes an error about an unknown name with the known names
 // that look like it: ": did you mean q35 or pc?"; nothing when none does.
 func suggestion(name string, known []string) string {
-	type near struct {
-		name     string
-		distance int
-	}
-	var candidates []near
-	for _, k := range known {
-		d := editDistance(strings.ToLower(name), strings.ToLower(k))
-		if d <= 1+len(name)/4 {
-			candidates = append(candidates, near{k, d})
-		}
-	}
-	if len(candidates) == 0 {
+	names := spelling.Near(name, known)
+	if len(names) == 0 {
 		return ""
 	}
-	slices.SortFunc(candidates, func(a, b near) int {
-		return cmp.Or(cmp.Compare(a.distance, b.distance), strings.Compare(a.name, b.name))
-	})
-	var names []string
-	for _, c := range candidates[:min(3, len(candidates))] {
-		names = append(names, c.name)
-	}
 	return ": did you mean " + strings.Join(names, " or ") + "?"
-}
-
-// editDistance counts the insertions, deletions and replacements of bytes
-// that turn one name into another.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -43,6 +43,7 @@ type cli struct {
 	Run      runCommand      `cmd:"" help:"Boot a guest, run a command or script in it, and end with its exit status."`
 	Image    imageCommand    `cmd:"" help:"Manage the image store."`
 	Snapshot snapshotCommand `cmd:"" help:"Manage the saved machines."`
+	Doctor   doctorCommand   `cmd:"" help:"Look at this host, and at the guests that run here: what is fine, slow or broken, and how to fix it."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
@@ -93,6 +94,8 @@ func (c Command) Main() int {
 	case parsed.Command() == "version":
 		fmt.Fprintln(c.Stdout, c.version())
 		return 0
+	case parsed.Command() == "doctor":
+		return c.doctor(&grammar.Doctor)
 	}
 	if which, ok := strings.CutPrefix(parsed.Command(), "image "); ok {
 		which, _, _ = strings.Cut(which, " ")

@@ -20,9 +20,9 @@ var leaves = []string{"internal/cgroup", "internal/platform", "internal/process"
 // imports leaves only.
 var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
-	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest", "internal/shard", "internal/snapshot"},
+	"internal/cli": {"internal/actions", "internal/config", "internal/doctor", "internal/image", "internal/lifecycle", "internal/results", "internal/selftest", "internal/shard", "internal/snapshot"},
 	"internal/lifecycle": {
-		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/doctor",
 		"internal/environment", "internal/guest", "internal/image", "internal/provision", "internal/qemu", "internal/report",
 		"internal/results", "internal/selftest", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},

@@ -2,9 +2,11 @@ package doctor
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -65,17 +67,17 @@ func checks() []Check {
 // out once.
 type exam struct {
 	Host
-	qemu   func() (QEMU, error)
-	guests func() ([]Guest, error)
+	qemu   func(context.Context) (QEMU, error)
+	guests func(context.Context) ([]Guest, error)
 
 	mu       sync.Mutex
-	machines map[string]func() (Machine, error) // by the socket: a monitor serves one client at a time
+	machines map[string]func(context.Context) (Machine, error) // by the socket: a monitor serves one client at a time
 }
 
 // newExam takes the context of all checks, so that the answer to one of them
 // does not end with its time.
 func newExam(ctx context.Context, h Host) *exam {
-	e := &exam{Host: h, machines: map[string]func() (Machine, error){}}
+	e := &exam{Host: h, machines: map[string]func(context.Context) (Machine, error){}}
 	if e.Getenv == nil {
 		e.Getenv = func(string) string { return "" }
 	}
@@ -83,9 +85,9 @@ func newExam(ctx context.Context, h Host) *exam {
 		e.Now = time.Now
 	}
 	if h.QEMU != nil {
-		e.qemu = sync.OnceValues(func() (QEMU, error) { return h.QEMU(ctx) })
+		e.qemu = once(func() (QEMU, error) { return h.QEMU(ctx) })
 	}
-	e.guests = sync.OnceValues(func() ([]Guest, error) {
+	e.guests = once(func() ([]Guest, error) {
 		if h.Guests == nil {
 			return nil, nil
 		}
@@ -103,15 +105,45 @@ func (e *exam) machine(ctx context.Context, socket string) (Machine, error) {
 	e.mu.Lock()
 	ask := e.machines[socket]
 	if ask == nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), machineTime)
-		ask = sync.OnceValues(func() (Machine, error) {
+		all := context.WithoutCancel(ctx) // the answer is for other checks as well
+		ask = once(func() (Machine, error) {
+			ctx, cancel := context.WithTimeout(all, machineTime)
 			defer cancel()
 			return e.Machine(ctx, socket)
 		})
 		e.machines[socket] = ask
 	}
 	e.mu.Unlock()
-	return ask()
+	return ask(ctx)
+}
+
+// once finds something out, when it is asked for the first time, for all who
+// ask. None of them waits longer than its own time.
+func once[T any](find func() (T, error)) func(context.Context) (T, error) {
+	var begun atomic.Bool
+	var value T
+	var err error
+	done := make(chan struct{})
+	return func(ctx context.Context) (T, error) {
+		if begun.CompareAndSwap(false, true) {
+			go func() {
+				defer close(done)
+				defer func() {
+					if r := recover(); r != nil {
+						err = fmt.Errorf("internal error: %v", r)
+					}
+				}()
+				value, err = find()
+			}()
+		}
+		select {
+		case <-done:
+			return value, err
+		case <-ctx.Done():
+			var none T
+			return none, context.Cause(ctx)
+		}
+	}
 }
 
 // simple makes a check of one that finds one thing.

@@ -18,7 +18,7 @@ import (
 // perGuest makes a check of one that looks at one guest.
 func perGuest(check func(context.Context, *exam, Guest) Finding) func(context.Context, *exam) []Finding {
 	return func(ctx context.Context, e *exam) []Finding {
-		guests, err := e.guests()
+		guests, err := e.guests(ctx)
 		if err != nil {
 			return one(broken(err.Error(), "Name a guest that runs: hurd-qemu-action doctor without --guest lists all of them."))
 		}

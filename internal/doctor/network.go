@@ -88,10 +88,10 @@ func checkProxy(ctx context.Context, e *exam) []Finding {
 
 // proxy looks at one of them, without telling its password.
 func (e *exam) proxy(ctx context.Context, name, value string) Finding {
-	u, err := url.Parse(value)
-	if err != nil || u.Host == "" {
-		u, err = url.Parse("http://" + value)
+	if !strings.Contains(value, "://") {
+		value = "http://" + value
 	}
+	u, err := url.Parse(value)
 	if err != nil || u.Hostname() == "" {
 		return broken(name+" is not an address", "Write it like http://proxy.example.org:3128.")
 	}

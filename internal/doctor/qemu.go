@@ -16,11 +16,11 @@ const oldest = 7
 const installQEMU = "Install QEMU for x86; Debian and Ubuntu: apt-get install qemu-system-x86 qemu-utils."
 
 // checkQEMU: is there one, is it new enough, and what does it lack.
-func checkQEMU(_ context.Context, e *exam) Finding {
+func checkQEMU(ctx context.Context, e *exam) Finding {
 	if e.qemu == nil {
 		return skipped("not asked")
 	}
-	q, err := e.qemu()
+	q, err := e.qemu(ctx)
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return broken(err.Error(), installQEMU)
@@ -86,7 +86,7 @@ func checkKVM(ctx context.Context, e *exam) Finding {
 		return broken(k.Reason, fix...)
 	}
 	if e.qemu != nil {
-		if q, err := e.qemu(); err == nil && !q.TCG {
+		if q, err := e.qemu(ctx); err == nil && !q.TCG {
 			return broken(k.Reason+"; and this QEMU has no TCG, which would do without", append(fix, "Or install a QEMU with TCG.")...)
 		}
 	}
@@ -191,7 +191,7 @@ func checkStart(ctx context.Context, e *exam) Finding {
 		return skipped("not asked")
 	}
 	if e.qemu != nil {
-		if _, err := e.qemu(); err != nil {
+		if _, err := e.qemu(ctx); err != nil {
 			return skipped("there is no QEMU to be started")
 		}
 	}
@@ -227,11 +227,11 @@ var startFailures = []struct{ says, fix string }{
 }
 
 // checkSandbox: what keeps a guest that has broken out of QEMU from the host.
-func checkSandbox(_ context.Context, e *exam) Finding {
+func checkSandbox(ctx context.Context, e *exam) Finding {
 	if e.qemu == nil {
 		return skipped("not asked")
 	}
-	q, err := e.qemu()
+	q, err := e.qemu(ctx)
 	if err != nil {
 		return skipped("there is no QEMU")
 	}

@@ -170,9 +170,16 @@ func checkStoreSpace(_ context.Context, e *exam) Finding {
 		free:  "Free space there (hurd-qemu-action image prune --size 0 removes what is not in use), or set cache-dir to a directory that has more.",
 		write: "Set cache-dir to a directory that can be written.",
 	}
+	var need units.Bytes
 	if e.StoreNeed != nil {
-		if need := e.StoreNeed(); need > 0 {
-			p.need, p.what = max(p.need, need), fmt.Sprintf("images; %s takes %s with what is made of it", e.Need.Image, need.Human())
+		need = e.StoreNeed()
+	}
+	if need > 0 {
+		p.need, p.what = max(p.need, need), fmt.Sprintf("images; %s takes %s with what is made of it", e.Need.Image, need.Human())
+	}
+	if e.Writable != nil && p.dir == e.Paths.Store && p.dir != "" && need == 0 {
+		if err := e.Writable(p.dir); errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
+			return limited(fmt.Sprintf("%s may only be read (%v): images that are in it can be used, none can be added", p.dir, reason(err)), p.write)
 		}
 	}
 	return e.look(p)
@@ -298,8 +305,8 @@ func checkClock(_ context.Context, e *exam) Finding {
 }
 
 // checkLeftovers: a run that was killed outright cannot remove its directory.
-func checkLeftovers(_ context.Context, e *exam) Finding {
-	guests, err := e.guests()
+func checkLeftovers(ctx context.Context, e *exam) Finding {
+	guests, err := e.guests(ctx)
 	if err != nil {
 		return skipped(err.Error())
 	}

@@ -118,11 +118,11 @@ func program(ctx context.Context, name string, arg ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var out bytes.Buffer
+	var out, also bytes.Buffer
 	cmd := process.Command(ctx, path, arg...)
-	cmd.Stdout, cmd.Stderr = &out, &out // e2fsprogs tell their version there
+	cmd.Stdout, cmd.Stderr = &out, &also // e2fsprogs tell their version there
 	err = process.Run(ctx, cmd)
-	return out.String(), err
+	return out.String() + also.String(), err
 }
 
 func limit(resource int) (uint64, error) {

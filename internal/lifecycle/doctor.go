@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/org/hurd-qemu-action/internal/console"
@@ -119,7 +118,7 @@ func (s *examined) askKVM(ctx context.Context) (doctor.KVM, error) {
 }
 
 func describeKVM(d qemu.Decision, device string) doctor.KVM {
-	return doctor.KVM{State: string(d.KVM), Reason: strings.TrimPrefix(d.Reason, "TCG, because "), Device: device}
+	return doctor.KVM{State: string(d.KVM), Reason: d.Found, Device: device}
 }
 
 // start starts the machine that a Debian GNU/Hurd gets, with its firmware, its

@@ -43,7 +43,7 @@ func (v Verdict) Words() string {
 	case Skipped:
 		return "not checked"
 	case Limited:
-		return "works, with limits"
+		return "works with limits"
 	case Slow:
 		return "works but slow"
 	}

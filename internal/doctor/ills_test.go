@@ -124,7 +124,11 @@ var illKVM = []ill{
 	{"kvm", "wanted", withKVM(KVMAbsent, func(w *world) { w.Accel = AccelKVM }), Broken, "the reason", "modprobe"},
 	{"kvm", "and no TCG", withKVM(KVMAbsent, withQEMU(func(q *QEMU) { q.TCG = false })), Broken, "no TCG", "modprobe"},
 	{"kvm", "not wanted", withKVM(KVMAbsent, func(w *world) { w.Accel = AccelTCG }), Skipped, "accel is tcg", ""},
-	{"kvm", "not known", func(w *world) { w.KVM = func(context.Context) (KVM, error) { return KVM{}, errors.New("no QEMU") } }, Broken, "no QEMU", "Repair QEMU first"},
+	{"kvm", "not known", func(w *world) { w.KVM = func(context.Context) (KVM, error) { return KVM{}, errors.New("no QEMU") } }, Broken, "no QEMU", "report this"},
+	{"kvm", "without QEMU", func(w *world) {
+		w.QEMU = func(context.Context) (QEMU, error) { return QEMU{}, exec.ErrNotFound }
+		w.KVM = func(context.Context) (KVM, error) { return KVM{}, exec.ErrNotFound }
+	}, Skipped, "no QEMU", ""},
 }
 
 func withMemory(m Memory) func(*world) {
@@ -306,7 +310,7 @@ var illJob = []ill{
 	{"runner", "a workspace elsewhere", inJob(env("GITHUB_WORKSPACE", "/home/runner/work/x/x")), Broken, "which is no directory here", "Mount the workspace"},
 	{"runner", "before 2.329", inJob(env("RUNNER_TEMP", "/home/runner/work/_temp")), Limited, "so that /tmp is used", "2.329"},
 	{"runner", "no outputs", inJob(env("GITHUB_OUTPUT", "")), Limited, "GITHUB_OUTPUT (not set)", "GITHUB_OUTPUT"},
-	{"runner", "a summary elsewhere", inJob(env("GITHUB_STEP_SUMMARY", "/elsewhere")), Limited, "the job summary get lost", "GITHUB_STEP_SUMMARY"},
+	{"runner", "a summary elsewhere", inJob(env("GITHUB_STEP_SUMMARY", "/elsewhere")), Limited, "loses the job summary", "GITHUB_STEP_SUMMARY"},
 	{"services", "of a run step", inJob(env("ACTIONS_RESULTS_URL", "", "ACTIONS_RUNTIME_TOKEN", "")), Limited, "are not set", "not to run steps"},
 	{"services", "no address", inJob(env("ACTIONS_RESULTS_URL", "")), Limited, "ACTIONS_RESULTS_URL is not set", "Enterprise"},
 	{"services", "no token", inJob(env("ACTIONS_RUNTIME_TOKEN", "")), Limited, "ACTIONS_RUNTIME_TOKEN is not set", "Pass it on"},

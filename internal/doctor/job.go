@@ -128,7 +128,7 @@ func checkRunner(_ context.Context, e *exam) Finding {
 	for _, f := range jobFiles {
 		path := e.Getenv(f.name)
 		if _, err := e.Node(path); path == "" || err != nil {
-			lost = append(lost, fmt.Sprintf("%s (%s) is no file here: %s get lost", f.name, orNone(path), f.lost))
+			lost = append(lost, fmt.Sprintf("%s (%s) is no file here, which loses %s", f.name, orNone(path), f.lost))
 			fix = append(fix, "Pass the file of "+f.name+" on to the container.")
 		}
 	}

@@ -72,8 +72,13 @@ func checkKVM(ctx context.Context, e *exam) Finding {
 		return skipped("not asked")
 	}
 	k, err := e.KVM(ctx)
+	if err != nil && e.qemu != nil {
+		if _, qemuErr := e.qemu(ctx); qemuErr != nil {
+			return skipped("there is no QEMU that could use it")
+		}
+	}
 	if err != nil {
-		return broken("what KVM can do was not found out: "+err.Error(), "Repair QEMU first: see there.")
+		return broken("what KVM can do was not found out: "+err.Error(), "Run the action's container, or report this as a bug of hurd-qemu-action.")
 	}
 	switch k.State {
 	case KVMUnasked:

@@ -121,7 +121,7 @@ func (s *examined) lookAtImage(ctx context.Context, src image.Source) (string, e
 		if err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("the selftest guest of this program, %s packed", units.Bytes(info.Size).Human()), f.Close()
+		return fmt.Sprintf("the selftest guest of this program, %s packed", info.Size.Human()), f.Close()
 	case image.KindPreset:
 		p, err := image.FindPreset(src.Name, s.exam.Want.Arch)
 		if err != nil {

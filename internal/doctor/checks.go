@@ -20,8 +20,8 @@ const (
 	groupGuest   = "Guests that run here"
 )
 
-// checks are all there are, in the order in which they are shown.
-func checks() []Check {
+// Checks are all there are, in the order in which they are shown.
+func Checks() []Check {
 	return []Check{
 		{Name: "qemu", Title: "QEMU", Group: groupQEMU, quick: true, busy: true, limit: 6 * time.Second, run: simple(checkQEMU)},
 		{Name: "kvm", Title: "KVM", Group: groupQEMU, quick: true, busy: true, limit: 6 * time.Second, run: simple(checkKVM)},

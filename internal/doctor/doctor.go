@@ -152,7 +152,7 @@ func Run(ctx context.Context, h Host, o Options) Report {
 	defer cancel()
 	e := newExam(ctx, h)
 	var chosen []Check
-	for _, c := range checks() {
+	for _, c := range Checks() {
 		if !o.Quick || c.quick {
 			chosen = append(chosen, c)
 		}

@@ -49,7 +49,7 @@ func TestNothingIsKnown(t *testing.T) {
 // that it tells to do, has a check, and the names are those of checks.
 func TestGuide(t *testing.T) {
 	var names []string
-	for _, c := range checks() {
+	for _, c := range Checks() {
 		if slices.Contains(names, c.Name) {
 			t.Errorf("two checks are called %s", c.Name)
 		}

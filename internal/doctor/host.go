@@ -69,8 +69,8 @@ type Need struct {
 
 // Node is what is at a path.
 type Node struct {
-	Mode     fs.FileMode
-	UID, GID int
+	Mode fs.FileMode
+	GID  int
 }
 
 // Space is what is left of a file system.
@@ -123,15 +123,11 @@ type QEMU struct {
 	Version string
 	Package string // the distributor's version; empty: not known
 	TCG     bool
-	KVM     bool
+	Sandbox bool // seccomp
 
-	Sandbox    bool // seccomp
-	RunWith    bool // -run-with user=
-	KVMDevice  bool // -accel kvm,device=
-	PrivateRAM bool // memory that several machines share until they write to it
-
-	Missing []string // machines and devices of the profiles that it does not have
-	Shared  bool     // has the machine type that saved machines are exchanged in
+	PrivateRAM bool     // memory that several machines share until they write to it
+	Shared     bool     // the machine type that saved machines are exchanged in
+	Missing    []string // machines and devices of the profiles that it does not have
 }
 
 // Entry is something in a store.

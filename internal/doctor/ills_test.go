@@ -424,7 +424,7 @@ func TestIlls(t *testing.T) {
 		}
 		seen[tc.check][tc.want] = true
 	}
-	for _, c := range checks() {
+	for _, c := range Checks() {
 		if len(seen[c.Name]) == 0 {
 			t.Errorf("no test makes %s ill", c.Name)
 		}

@@ -50,7 +50,7 @@ func node(path string) (Node, error) {
 	}
 	n := Node{Mode: info.Mode()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		n.UID, n.GID = int(st.Uid), int(st.Gid)
+		n.GID = int(st.Gid)
 	}
 	return n, nil
 }

@@ -43,7 +43,7 @@ func TestSystem(t *testing.T) {
 	if _, err := h.Space(missing); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}
-	if n, err := h.Node(dir); err != nil || !n.Mode.IsDir() || n.UID != os.Geteuid() {
+	if n, err := h.Node(dir); err != nil || !n.Mode.IsDir() || n.GID != os.Getegid() {
 		t.Errorf("%+v, %v", n, err)
 	}
 	if n, err := h.Limit(unix.RLIMIT_NOFILE); err != nil || n == 0 {

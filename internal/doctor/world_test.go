@@ -129,7 +129,7 @@ func (w *world) others(serial string) {
 		return KVM{State: KVMWorks, Reason: "KVM: a test guest ran in 80 ms", Device: "/dev/kvm"}, nil
 	}
 	w.QEMU = func(context.Context) (QEMU, error) {
-		return QEMU{Version: "10.0.3", Package: "Debian", TCG: true, KVM: true, Sandbox: true, PrivateRAM: true, Shared: true}, nil
+		return QEMU{Version: "10.0.3", Package: "Debian", TCG: true, Sandbox: true, PrivateRAM: true, Shared: true}, nil
 	}
 	w.Start = func(context.Context) error { return nil }
 	w.Memory = func() (Memory, error) { return Memory{Total: 8 * gib, Available: 7 * gib}, nil }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -75,13 +76,15 @@ func (s *examined) askQEMU(ctx context.Context) (doctor.QEMU, error) {
 	if err != nil {
 		return doctor.QEMU{}, err
 	}
-	return describeQEMU(f), nil
+	q := describeQEMU(f)
+	q.Path, err = exec.LookPath(s.binary())
+	return q, err
 }
 
 func describeQEMU(f *qemu.Features) doctor.QEMU {
 	return doctor.QEMU{
-		Version: f.Version, Package: f.Package, TCG: f.TCG, KVM: f.KVM,
-		Sandbox: f.Sandbox, PrivateRAM: f.PrivateRAM, Shared: f.HasMachine("pc-q35-7.2"), Missing: missingHardware(f),
+		Version: f.Version, Package: f.Package, TCG: f.TCG, Sandbox: f.Sandbox,
+		PrivateRAM: f.PrivateRAM, Shared: f.HasMachine("pc-q35-7.2"), Missing: missingHardware(f),
 	}
 }
 
@@ -110,7 +113,15 @@ func (s *examined) askKVM(ctx context.Context) (doctor.KVM, error) {
 	if err != nil {
 		return doctor.KVM{}, err
 	}
-	d, err := qemu.ChooseAccel(ctx, qemu.AccelOptions{Want: qemu.AccelAuto, Binary: s.host.QEMU, Device: device, Features: f, CacheDir: s.stateDir()})
+	want := qemu.AccelAuto
+	if s.exam.Accel == string(qemu.AccelKVM) {
+		want = qemu.AccelKVM // for which a failure that is remembered is looked at again
+	}
+	d, err := qemu.ChooseAccel(ctx, qemu.AccelOptions{Want: want, Binary: s.host.QEMU, Device: device, Features: f, CacheDir: s.stateDir()})
+	var failure *qemu.AccelError
+	if errors.As(err, &failure) {
+		return doctor.KVM{State: string(failure.State), Reason: failure.Reason, Device: device}, nil
+	}
 	if err != nil {
 		return doctor.KVM{}, err
 	}

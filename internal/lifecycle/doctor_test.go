@@ -31,6 +31,42 @@ func TestKVMStates(t *testing.T) {
 	}
 }
 
+// TestAskKVM: a device that is none is found out whether KVM is insisted on or not.
+func TestAskKVM(t *testing.T) {
+	req := bootable(t, "")
+	req.Host.KVM = filepath.Join(t.TempDir(), "kvm")
+	for _, accel := range []string{"auto", "kvm"} {
+		h := Examined(req.Host, Examination{Accel: accel})
+		k, err := h.KVM(t.Context())
+		if err != nil || k.State != doctor.KVMAbsent || k.Device != req.Host.KVM || !strings.Contains(k.Reason, "is not exposed here") || strings.Contains(k.Reason, "--device") {
+			t.Errorf("%s: %+v, %v", accel, k, err)
+		}
+		if q, err := h.QEMU(t.Context()); err != nil || q.Path == "" || !q.TCG || len(q.Missing) > 0 {
+			t.Errorf("%+v, %v", q, err)
+		}
+	}
+	req.Host.QEMU = filepath.Join(t.TempDir(), "no-qemu")
+	h := Examined(req.Host, Examination{})
+	if _, err := h.KVM(t.Context()); err == nil {
+		t.Error("without QEMU there is no answer")
+	}
+	if err := h.Start(t.Context()); err == nil {
+		t.Error("no QEMU was started")
+	}
+}
+
+// TestStartFails: what QEMU says when it does not start is told, and nothing is left.
+func TestStartFails(t *testing.T) {
+	req := bootable(t, brokenQEMU(t))
+	err := Examined(req.Host, Examination{}).Start(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "the dog ate my homework") {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(req.Host.Temp); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
 func TestDescribeQEMU(t *testing.T) {
 	full := &qemu.Features{
 		Version: "7.2.22", TCG: true, Sandbox: true,

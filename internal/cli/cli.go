@@ -44,6 +44,7 @@ type cli struct {
 	Image    imageCommand    `cmd:"" help:"Manage the image store."`
 	Snapshot snapshotCommand `cmd:"" help:"Manage the saved machines."`
 	QMP      qmpCommand      `cmd:"" name:"qmp" help:"Talk to the monitor of the QEMU of a guest that runs."`
+	Doctor   doctorCommand   `cmd:"" help:"Look at this host, and at the guests that run here: what is fine, slow or broken, and how to fix it."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
@@ -94,6 +95,8 @@ func (c Command) Main() int {
 	case parsed.Command() == "version":
 		fmt.Fprintln(c.Stdout, c.version())
 		return 0
+	case parsed.Command() == "doctor":
+		return c.doctor(&grammar.Doctor)
 	}
 	if strings.HasPrefix(parsed.Command(), "qmp") {
 		return c.qmp(&grammar.QMP)

@@ -19,6 +19,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", Setup: func(e *testscript.Env) error {
 		e.Setenv("HOME", e.WorkDir)
 		e.Setenv("RUNNER_TEMP", filepath.Join(e.WorkDir, ".tmp"))
+		e.Setenv("NO_PROGRAMS", filepath.SplitList(e.Getenv("PATH"))[0]) // a path with this program alone
 		return nil
 	}})
 }

@@ -13,16 +13,19 @@ import (
 const module = "github.com/org/hurd-qemu-action/"
 
 // leaves may be imported by every package.
-var leaves = []string{"internal/platform", "internal/process", "internal/spelling", "internal/units"}
+var leaves = []string{"internal/cgroup", "internal/platform", "internal/process", "internal/spelling", "internal/units"}
 
 // allowed says what else a package of ours imports of ours. A package under
 // another one may be imported by it and by nobody else. What is not listed
 // imports leaves only.
 var allowed = map[string][]string{
 	".":            {"internal/cli", "internal/initproc"},
-	"internal/cli": {"internal/actions", "internal/config", "internal/image", "internal/lifecycle", "internal/monitor", "internal/results", "internal/selftest", "internal/shard", "internal/snapshot"},
+	"internal/cli": {
+		"internal/actions", "internal/config", "internal/doctor", "internal/image", "internal/lifecycle", "internal/monitor",
+		"internal/results", "internal/selftest", "internal/shard", "internal/snapshot",
+	},
 	"internal/lifecycle": {
-		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/doctor",
 		"internal/environment", "internal/guest", "internal/image", "internal/metrics", "internal/monitor", "internal/provision", "internal/qemu", "internal/report",
 		"internal/results", "internal/selftest", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},

@@ -110,6 +110,20 @@ func runtimeImage(t *testing.T) string {
 	return strings.TrimSpace(string(id))
 }
 
+// doctorHere looks at this container, which has all that a run needs but KVM.
+func doctorHere(t *testing.T) {
+	p := &program{t: t, workspace: t.TempDir(), cmd: &exec.Cmd{Env: []string{asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}}}
+	found := p.doctor("--accel=auto", "--image=debian")
+	finds(t, found, [][3]string{
+		{"qemu", "fine", "10."}, {"kvm", "slow", "/dev/kvm is not exposed here"}, {"start", "fine", "monitor answers"}, {"sandbox", "fine", "seccomp filter"},
+		{"tools", "fine", "all there"}, {"unpackers", "fine", "xz and zstd"}, {"loopback", "fine", ""}, {"sockets", "fine", ""},
+		{"docker", "fine", "needs none"}, {"images", "fine", "nothing in"}, {"image", "fine", "debian-hurd"}, {"downloads", "skipped", ""},
+	})
+	if fix := strings.Join(found["kvm"].Fix, " "); !strings.Contains(fix, "--device /dev/kvm") {
+		t.Errorf("what to do for KVM: %q", fix)
+	}
+}
+
 // provisionHere prepares and fills the images in a directory, in this process,
 // which must have no privileges. Of each time the best counts: the machine does
 // other things as well.
@@ -126,6 +140,7 @@ func provisionHere(t *testing.T, dir string) {
 	if os.Getuid() == 0 {
 		t.Error("root runs this")
 	}
+	doctorHere(t)
 	once, run := time.Hour, time.Hour
 	for n := range 2 {
 		disk, overlay := filepath.Join(dir, fmt.Sprintf("disk-%d.raw", n+1)), filepath.Join(dir, fmt.Sprintf("overlay-%d.qcow2", n+1))

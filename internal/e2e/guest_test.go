@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -127,7 +128,8 @@ func TestE2ETimeouts(t *testing.T) {
 	}
 }
 
-// TestE2EKilled kills QEMU during a script.
+// TestE2EKilled kills QEMU during a script, after doctor has looked at it: when
+// it was well, and when it was stopped.
 func TestE2EKilled(t *testing.T) {
 	needGuest(t)
 	p := start(t, setup{action: true, env: []string{
@@ -135,6 +137,15 @@ func TestE2EKilled(t *testing.T) {
 	}})
 	p.stdout.await(t, "\nin the guest\n")
 	pid := p.qemu()
+	finds(t, p.doctor(), [][3]string{
+		{"start", "fine", "monitor answers"}, {"tools", "fine", "qemu-img"}, {"loopback", "fine", ""}, {"images", "fine", "in use by a run"},
+		{"guest-process", "fine", fmt.Sprintf("process %d", pid)}, {"guest-monitor", "fine", "is running"},
+		{"guest-ssh", "fine", "port 22, answers: SSH-2.0-"}, {"guest-console", "fine", "login:"}, {"leftovers", "fine", ""},
+	})
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	finds(t, p.doctor(), [][3]string{{"guest-process", "broken", "is stopped"}, {"guest-monitor", "broken", "says nothing"}})
 	began := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -117,7 +117,8 @@ func machPanic(t *testing.T, kernel []byte) {
 }
 
 // TestE2EMachWithoutSSH boots the real GNU Mach with its probe task, which runs
-// for ever and knows no SSH: boot-timeout ends it, and the log tells how far it got.
+// for ever and knows no SSH: doctor says so while it runs, boot-timeout ends it,
+// and the log tells how far it got and how the host is.
 func TestE2EMachWithoutSSH(t *testing.T) {
 	needGuest(t)
 	disk := machDisk(t, func(cfg string) string { return cfg }, nil)
@@ -125,6 +126,11 @@ func TestE2EMachWithoutSSH(t *testing.T) {
 		"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true", "INPUT_BOOT-TIMEOUT=20s",
 	}})
 	p.stdout.await(t, "PROBE READY")
+	found := p.doctor()
+	finds(t, found, [][3]string{{"guest-monitor", "fine", "is running"}, {"guest-console", "fine", "TICK n="}})
+	if ssh := found["guest-ssh"]; ssh.Verdict != "broken" && ssh.Verdict != "slow" {
+		t.Errorf("no SSH, and doctor says: %+v", ssh)
+	}
 	if status := p.wait(); status != 125 {
 		t.Errorf("exit status = %d, want 125", status)
 	}
@@ -133,7 +139,8 @@ func TestE2EMachWithoutSSH(t *testing.T) {
 		t.Errorf("outputs = %v", got)
 	}
 	checkMachNumbers(t, p, got["metrics"])
-	has(t, "the log", p.stdout.String(), "TICK n=", "What to try:", "::error title=")
+	has(t, "the log", p.stdout.String(), "TICK n=", "What to try:", "::error title=",
+		"::group::What doctor finds about this host", " Memory: ", " Load: ", " KVM: not checked: not wanted: accel is tcg")
 }
 
 // checkMachNumbers: a boot that failed has numbers as well, of a machine that is

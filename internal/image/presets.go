@@ -79,6 +79,23 @@ var presets = []Preset{
 	},
 }
 
+// Origin is what an image of the preset is called in the store.
+func (p Preset) Origin() string { return p.Name + " (" + string(p.Arch) + ")" }
+
+// Addresses are where the file may be, in the order in which they are tried. A
+// mirror, if there is one, replaces Publisher.
+func (p Preset) Addresses(mirror string) []string {
+	base := Publisher
+	if mirror != "" {
+		base = strings.TrimSuffix(mirror, "/") + "/"
+	}
+	var addresses []string
+	for _, dir := range p.Dirs {
+		addresses = append(addresses, base+dir+p.File)
+	}
+	return addresses
+}
+
 // Presets returns the table of images known by name.
 func Presets() []Preset { return slices.Clone(presets) }
 

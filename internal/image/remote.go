@@ -48,17 +48,16 @@ func printable(address string) string { return fetch.Printable(address) }
 
 // presetRemote finds the places of a preset.
 func (s *Store) presetRemote(p *Preset, want Want) remote {
-	base, lists := Publisher, Publisher
-	if want.Mirror != "" {
-		base = strings.TrimSuffix(want.Mirror, "/") + "/"
-		if strings.HasPrefix(base, "https://") {
-			lists = base // a mirror without encryption is no source of hashes
-		}
+	lists := Publisher
+	if strings.HasPrefix(want.Mirror, "https://") {
+		lists = strings.TrimSuffix(want.Mirror, "/") + "/" // a mirror without encryption is no source of hashes
 	}
-	r := remote{origin: p.Name + " (" + string(p.Arch) + ")", preset: p}
+	r := remote{origin: p.Origin(), preset: p}
+	for _, address := range p.Addresses(want.Mirror) {
+		r.places = append(r.places, at(address))
+	}
 	var dirs []string
 	for _, dir := range p.Dirs {
-		r.places = append(r.places, at(base+dir+p.File))
 		dirs = append(dirs, lists+dir)
 	}
 	r.findHash = func(ctx context.Context, e *expectation) error {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,13 +57,23 @@ func brokenQEMU(t *testing.T) string {
 
 func TestQEMUThatDoesNotStart(t *testing.T) {
 	req := bootable(t, brokenQEMU(t))
+	req.Inputs.CPUs = "64" // more than the host has, for doctor to say so
 	r, out := newRun()
 	req.Log = r.Log
 	res := Run(t.Context(), req)
 	if res.Kind != BootFailed || res.ExitCode != 125 || res.Attempts != 1 {
 		t.Errorf("result = %+v", res)
 	}
-	for _, want := range []string{"QEMU did not start", "the dog ate my homework", "qemu.log"} {
+	const found = "About this host: Processors: works but slow"
+	report, err := os.ReadFile(filepath.Join(req.Host.Workspace, ".hurd/run-1/report.html"))
+	if runtime.NumCPU() < 64 && (err != nil || !strings.Contains(string(report), found) || !strings.Contains(out.String(), "What to try: "+found)) {
+		t.Errorf("the log or the report lacks %q: %v\n%s", found, err, out)
+	}
+	own := strings.Index(out.String(), "What to try: Look at what QEMU wrote")
+	if of := strings.Index(out.String(), "What to try: About this host"); own < 0 || of >= 0 && of < own {
+		t.Errorf("the boot's own advice does not come first:\n%s", out)
+	}
+	for _, want := range []string{"QEMU did not start", "the dog ate my homework", "qemu.log", "What doctor finds about this host"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log lacks %q:\n%s", want, out)
 		}
@@ -92,6 +103,9 @@ func TestE2EBlankDisk(t *testing.T) {
 	picture, err := os.ReadFile(filepath.Join(req.Host.Workspace, ".hurd/run-1/screenshot.png"))
 	if err != nil || !strings.HasPrefix(string(picture), "\x89PNG") {
 		t.Errorf("the screen of a boot that failed: %.8q, %v", picture, err)
+	}
+	if !strings.Contains(out.String(), "What doctor finds about this host") {
+		t.Errorf("nobody has looked at the host:\n%s", out)
 	}
 	if !strings.Contains(strings.ToLower(out.String()), "console") {
 		t.Errorf("the log says nothing of the console:\n%s", out)

@@ -16,6 +16,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/diagnostic"
+	"github.com/org/hurd-qemu-action/internal/doctor"
 	"github.com/org/hurd-qemu-action/internal/environment"
 	"github.com/org/hurd-qemu-action/internal/guest"
 	"github.com/org/hurd-qemu-action/internal/image"
@@ -161,6 +162,7 @@ func Run(ctx context.Context, req Request) Result {
 			err = fail(Canceled, "Canceled", cause)
 		}
 	}
+	findings := r.examine(ctx, err)
 	r.holdFailed(ctx, err)
 	r.detach() // what comes back stands still meanwhile
 	r.bringBack(ctx)
@@ -176,7 +178,7 @@ func Run(ctx context.Context, req Request) Result {
 		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
 	}
 	r.conclude(err)
-	r.finish(ctx, err)
+	r.finish(ctx, err, findings)
 	return r.result
 }
 
@@ -196,11 +198,12 @@ func makeRun(req Request) *run {
 
 // finish ends the machine, which completes the logs, says how the run ended, and
 // leaves nothing behind but what it was asked to.
-func (r *run) finish(ctx context.Context, err error) {
+func (r *run) finish(ctx context.Context, err error, findings <-chan doctor.Report) {
 	r.stopSamples()
 	last, stop := r.ending.context(ctx, cleanupBudget, stopReserve/2)
 	ended := r.cleanup.runTo(last, r.kept)
 	stop()
+	r.addFindings(err, findings)
 	r.annotateOutput()
 	r.annotateConsole()
 	r.warnUnmatched()
@@ -354,6 +357,7 @@ func (r *run) begin() error {
 	if err = r.beginMonitor(); err != nil {
 		return err
 	}
+	_ = os.Symlink(filepath.Join(r.Host.Workspace, r.result.SerialLog), filepath.Join(dir, serialLink)) // for doctor, which does without
 	r.kept = len(r.cleanup.steps)
 	return nil
 }

@@ -50,6 +50,7 @@ type Decision struct {
 	Warning bool   // KVM is there but cannot be used, which its owner should know
 	Access  Access // for StartOptions
 	KVM     KVMState
+	Found   string // what was found out about KVM, without what follows from it
 }
 
 // KVMState is what was found out about KVM.
@@ -102,7 +103,7 @@ func ChooseAccel(ctx context.Context, o AccelOptions) (Decision, error) {
 	}
 	switch {
 	case v.State == KVMWorks:
-		return Decision{Accel: AccelKVM, Reason: v.Reason, Access: v.access, KVM: v.State}, nil
+		return Decision{Accel: AccelKVM, Reason: v.Reason, Access: v.access, KVM: v.State, Found: v.Reason}, nil
 	case o.Want == AccelKVM:
 		return Decision{}, &AccelError{State: v.State, Reason: v.Reason, Advice: advice(v.State)}
 	}
@@ -111,6 +112,7 @@ func ChooseAccel(ctx context.Context, o AccelOptions) (Decision, error) {
 		Reason:  "TCG, because " + v.Reason + noteFor(v.State),
 		Warning: v.State != KVMAbsent,
 		KVM:     v.State,
+		Found:   v.Reason,
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/org/hurd-qemu-action/internal/cgroup"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
@@ -25,8 +26,8 @@ func (m Memory) limitText() string {
 }
 
 // HostMemory reads how much memory there is from a root file system, that is
-// os.DirFS("/"): proc/meminfo (proc(5)), and the container's limits of cgroup
-// version 2 or 1 where they are mounted.
+// os.DirFS("/"): proc/meminfo (proc(5)), and the limits of the control groups
+// that we are in: a container's, or a service's.
 func HostMemory(root fs.FS) (Memory, error) {
 	data, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {
@@ -52,29 +53,9 @@ func HostMemory(root fs.FS) (Memory, error) {
 	if m.Total == 0 {
 		return Memory{}, errors.New("reading the host's memory: /proc/meminfo names no MemTotal")
 	}
-	m.limit(root, "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current")
-	m.limit(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes")
+	if group, ok := cgroup.MemoryLimit(root); ok && units.Bytes(group.Limit) < m.Total {
+		m.Total, m.Limited = units.Bytes(group.Limit), true
+		m.Available = min(m.Available, max(0, units.Bytes(group.Limit-group.Used)))
+	}
 	return m, nil
-}
-
-// limit lowers what there is to a control group's limit. "max", and files
-// that are not there, are no limit.
-func (m *Memory) limit(root fs.FS, limitFile, usageFile string) {
-	limit, ok := readNumber(root, limitFile)
-	if !ok || limit >= m.Total {
-		return
-	}
-	m.Total, m.Limited = limit, true
-	if usage, ok := readNumber(root, usageFile); ok {
-		m.Available = min(m.Available, max(0, limit-usage))
-	}
-}
-
-func readNumber(root fs.FS, name string) (units.Bytes, bool) {
-	data, err := fs.ReadFile(root, name)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	return units.Bytes(n), err == nil
 }

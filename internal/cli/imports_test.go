@@ -19,7 +19,7 @@ var leaves = []string{"internal/cgroup", "internal/platform", "internal/process"
 // another one may be imported by it and by nobody else. What is not listed
 // imports leaves only.
 var allowed = map[string][]string{
-	".":            {"internal/cli", "internal/initproc"},
+	".": {"internal/cli", "internal/initproc"},
 	"internal/cli": {
 		"internal/actions", "internal/config", "internal/doctor", "internal/image", "internal/lifecycle", "internal/monitor",
 		"internal/results", "internal/selftest", "internal/shard", "internal/snapshot",

@@ -44,12 +44,12 @@ func GlanceAt(ctx context.Context, socket string) (Glance, error) {
 	if err := conn.Execute(ctx, "human-monitor-command", map[string]string{"command-line": "info usernet"}, &text); err != nil {
 		return Glance{}, fmt.Errorf("asking for the ports: %w", err)
 	}
-	g.Forwards = parseForwards(text)
+	g.Forwards = usernetForwards(text)
 	return g, nil
 }
 
-// parseForwards lists the TCP forwards in what "info usernet" prints; see parseUsernet.
-func parseForwards(text string) []Forwarded {
+// usernetForwards lists the TCP forwards in what "info usernet" prints; see parseUsernet.
+func usernetForwards(text string) []Forwarded {
 	var all []Forwarded
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)

@@ -86,7 +86,7 @@ func TestGlanceAt(t *testing.T) {
 	}
 }
 
-func TestParseForwards(t *testing.T) {
+func TestUsernetForwards(t *testing.T) {
 	for text, want := range map[string][]Forwarded{
 		usernet72: {{"127.0.0.1:36289", 22}},
 		"":        nil,
@@ -95,18 +95,18 @@ func TestParseForwards(t *testing.T) {
 		"UDP[HOST_FORWARD] 8 0.0.0.0 80 10.0.2.15 8080 0 0\r\n": nil,
 		"TCP[HOST_FORWARD] 8 127.0.0.1 0 10.0.2.15 22 0 0\r\n":  nil,
 	} {
-		if got := parseForwards(text); !cmp.Equal(got, want) {
+		if got := usernetForwards(text); !cmp.Equal(got, want) {
 			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 }
 
-// FuzzParseForwards holds that whatever is found can be connected to.
-func FuzzParseForwards(f *testing.F) {
+// FuzzUsernetForwards holds that whatever is found can be connected to.
+func FuzzUsernetForwards(f *testing.F) {
 	f.Add(usernet72)
 	f.Add(usernet10)
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, p := range parseForwards(text) {
+		for _, p := range usernetForwards(text) {
 			host, port, err := net.SplitHostPort(p.Host)
 			if err != nil || host == "" || port == "0" || p.Guest < 1 || p.Guest > 65535 || !strings.Contains(text, "TCP[HOST_FORWARD]") {
 				t.Fatalf("%+v of %q: %v", p, text, err)

@@ -147,7 +147,7 @@ func (s *examined) start(ctx context.Context) (err error) {
 	g := qemu.Guest{Family: platform.Hurd, Arch: platform.AMD64, Drivers: platform.UserDrivers}
 	spec := qemu.Spec{
 		Name: "doctor", Hardware: qemu.Plan(g, qemu.Overrides{Memory: s.exam.Memory}, f), Accel: qemu.AccelTCG,
-		Forwards: []int{22}, NoSandbox: !f.Sandbox, Paused: true,
+		Forwards: []qemu.Forward{qemu.Loopback(22)}, NoSandbox: !f.Sandbox, Paused: true,
 	}
 	if !f.TCG {
 		spec.Accel = qemu.AccelKVM

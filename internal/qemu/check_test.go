@@ -55,7 +55,7 @@ func TestCheck(t *testing.T) {
 		{name: "hardly any memory", guest: linux64, overrides: Overrides{Memory: 16 * units.MiB}, refused: "memory", says: "less than 32M"},
 		{name: "odd memory", guest: linux64, overrides: Overrides{Memory: units.GiB + 1}, refused: "memory", says: "a multiple of 1M"},
 		{name: "unknown machine version", guest: linux64, overrides: Overrides{Machine: "pc-q35-7.9"}, refused: "machine", says: "QEMU 7.2.22 knows no such machine: did you mean pc-q35-"},
-		{name: "unknown CPU", guest: linux64, overrides: Overrides{CPUModel: "qemu46"}, refused: "cpu-model", says: "did you mean qemu32 or qemu64"},
+		{name: "unknown CPU", guest: linux64, overrides: Overrides{CPUModel: "qemu46"}, refused: "cpu-model", says: "did you mean qemu64 or qemu32"},
 		{name: "CPU with flags", guest: linux64, overrides: Overrides{CPUModel: "qemu64,+aes"}},
 		{name: "host CPU under TCG", guest: linux64, overrides: Overrides{CPUModel: "host"}, refused: "cpu-model", says: "only there under KVM"},
 		{name: "host CPU under KVM", guest: linux64, overrides: Overrides{CPUModel: "host"}, accel: AccelKVM},

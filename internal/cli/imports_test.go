@@ -25,12 +25,12 @@ var allowed = map[string][]string{
 		"internal/results", "internal/selftest", "internal/shard", "internal/snapshot",
 	},
 	"internal/lifecycle": {
-		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/doctor",
+		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/dialogue", "internal/doctor",
 		"internal/environment", "internal/guest", "internal/image", "internal/metrics", "internal/monitor", "internal/provision", "internal/qemu", "internal/report",
 		"internal/results", "internal/selftest", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},
 	"internal/monitor":   {"internal/qemu/qmp"}, // the protocol, whoever started the QEMU
-	"internal/provision": {"internal/ext2"},
+	"internal/provision": {"internal/dialogue", "internal/ext2"},
 	"internal/workspace": {"internal/ext2"},
 }
 

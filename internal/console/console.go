@@ -70,6 +70,9 @@ type Console struct {
 	lastByte time.Time
 	logged   units.Bytes
 	logErr   error
+	taps     []*tap
+	hidden   int  // calls of Conceal that were not taken back
+	secret   bool // the line in progress has bytes that came while hidden
 	ended    bool
 	endErr   error
 
@@ -145,9 +148,12 @@ func (c *Console) finish(ctx context.Context, err error) error {
 	found := c.lines(c.splitter.Flush())
 	c.ended, c.endErr = true, err
 	c.signal()
-	logErr := c.logErr
+	logErr, taps := c.logErr, slices.Clone(c.taps)
 	c.mu.Unlock()
 	c.pass(found)
+	for _, t := range taps {
+		t.ended()
+	}
 	return errors.Join(err, logErr)
 }
 
@@ -155,32 +161,49 @@ func (c *Console) finish(ctx context.Context, err error) error {
 type event struct {
 	line     Line
 	findings []Finding
+	secret   bool
 }
 
 func (c *Console) take(p []byte) {
 	c.mu.Lock()
-	c.log(p)
+	hidden := c.hidden > 0
+	if !hidden {
+		c.log(p)
+	}
 	c.bytes += units.Bytes(len(p))
 	c.lastByte = c.opt.Now()
 	events := c.lines(c.splitter.Write(p))
 	if partial := c.splitter.Partial(); partial != "" {
+		c.secret = c.secret || hidden
 		line := Line{Time: c.lastByte, Text: partial, Partial: true}
-		c.watched(line)
-		events = append(events, event{line, c.scan(line)})
+		if !c.secret {
+			c.watched(line)
+		}
+		events = append(events, event{line, c.scan(line), c.secret})
 	}
 	c.keepFlow(c.splitter.takeFlow())
 	c.signal()
+	taps := slices.Clone(c.taps)
 	c.mu.Unlock()
 	c.pass(events)
+	for _, t := range taps {
+		t.bytes(p, hidden)
+	}
 }
 
+// lines takes complete lines. One that holds what is not to be shown is only
+// searched for findings.
 func (c *Console) lines(texts []string) []event {
 	events := make([]event, 0, len(texts))
 	for _, text := range texts {
+		secret := c.secret || c.hidden > 0
+		c.secret = false
 		line := Line{Time: c.lastByte, Text: text}
-		c.ring.Add(line)
-		c.watched(line)
-		events = append(events, event{line, c.scan(line)})
+		if !secret {
+			c.ring.Add(line)
+			c.watched(line)
+		}
+		events = append(events, event{line, c.scan(line), secret})
 	}
 	return events
 }
@@ -194,6 +217,7 @@ func (c *Console) scan(line Line) []Finding {
 func (c *Console) pass(events []event) {
 	for _, e := range events {
 		switch {
+		case e.secret:
 		case e.line.Partial && c.opt.OnPartial != nil:
 			c.opt.OnPartial(e.line)
 		case !e.line.Partial && c.opt.OnLine != nil:
@@ -236,7 +260,7 @@ func (c *Console) Tail(n int) []Line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lines := c.ring.Tail(-1)
-	if partial := c.splitter.Partial(); partial != "" {
+	if partial := c.splitter.Partial(); partial != "" && !c.secret {
 		lines = append(lines, Line{Time: c.lastByte, Text: partial, Partial: true})
 	}
 	if n >= 0 && len(lines) > n {

@@ -94,6 +94,30 @@ func (c *Console) lastLine() string {
 	return ""
 }
 
+// WaitLine returns the first line that matches, past or to come; the line in
+// progress as well, since a prompt has no end. The error wraps the context's
+// cause or ErrEnded.
+func (c *Console) WaitLine(ctx context.Context, re *regexp.Regexp) (Line, error) {
+	var found Line
+	seen := int64(0) // lines that did not match, from the very first on
+	err := c.wait(ctx, func() bool {
+		kept := c.ring.kept
+		for _, line := range kept[min(max(seen-c.ring.lost, 0), int64(len(kept))):] {
+			if re.MatchString(line.Text) {
+				found = line
+				return true
+			}
+		}
+		seen = c.ring.lost + int64(len(kept))
+		found = Line{Time: c.lastByte, Text: c.splitter.Partial(), Partial: true}
+		return !c.secret && found.Text != "" && re.MatchString(found.Text)
+	})
+	if err != nil {
+		return Line{}, fmt.Errorf("waiting for a line with %q on the serial console: %w", re, err)
+	}
+	return found, nil
+}
+
 // WaitFinding returns the first finding of one of the kinds, past or to come;
 // without kinds, the first terminal one. The error wraps the context's cause or
 // ErrEnded.

@@ -145,7 +145,7 @@ func (a *attempt) logIn(ctx context.Context, o Options, w *wire) (*Client, error
 	}
 	a.server = string(conn.ServerVersion())
 	a.reach(StageCommand)
-	client := newClient(w, ssh.NewClient(conn, chans, reqs), o)
+	client := newClient(sshConn{ssh.NewClient(conn, chans, reqs), w}, o)
 	if err := client.probe(ctx, o.Probe); err != nil {
 		_ = client.Close()
 		return nil, err

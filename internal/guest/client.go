@@ -9,16 +9,13 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
-// A Client is one SSH connection to a guest in which a command has run. All
+// A Client is one connection to a guest in which a command has run. All
 // commands share it. Its methods are safe for concurrent use.
 type Client struct {
-	wire    *wire
-	ssh     *ssh.Client
+	conn    Conn
 	silence time.Duration
 	user    string // who is logged in
 	uname   string
@@ -32,8 +29,8 @@ type Client struct {
 	working sync.WaitGroup
 }
 
-func newClient(w *wire, conn *ssh.Client, o Options) *Client {
-	c := &Client{wire: w, ssh: conn, silence: o.Silence, user: o.User, drainQuiet: drainQuiet, lost: make(chan struct{})}
+func newClient(conn Conn, o Options) *Client {
+	c := &Client{conn: conn, silence: o.Silence, user: o.User, drainQuiet: drainQuiet, lost: make(chan struct{})}
 	c.working.Go(func() { c.end(conn.Wait()) })
 	c.working.Go(c.keepAlive)
 	return c
@@ -60,14 +57,17 @@ func (c *Client) Uname() string { return c.uname }
 // of the first command.
 func (c *Client) Took() time.Duration { return c.took }
 
-// Traffic is how many bytes of the connection, encrypted as they are, have gone
-// to the guest and come from it. It can be asked after the connection's end.
+// Traffic is how many bytes of an SSH connection, encrypted as they are, have gone
+// to the guest and come from it; 0 for others. It can be asked after the connection's end.
 func (c *Client) Traffic() (sent, received units.Bytes) {
-	return units.Bytes(c.wire.sent.Load()), units.Bytes(c.wire.got.Load())
+	if over, ok := c.conn.(sshConn); ok {
+		return units.Bytes(over.wire.sent.Load()), units.Bytes(over.wire.got.Load())
+	}
+	return 0, 0
 }
 
 // ServerVersion is how the SSH server names itself.
-func (c *Client) ServerVersion() string { return printable(string(c.ssh.ServerVersion())) }
+func (c *Client) ServerVersion() string { return printable(string(c.conn.ServerVersion())) }
 
 // Lost is closed when the connection has ended, for whatever reason; Err says why.
 func (c *Client) Lost() <-chan struct{} { return c.lost }
@@ -97,17 +97,17 @@ func (c *Client) end(reason error) {
 		}
 		c.reason = reason
 		close(c.lost)
-		_ = c.wire.Close() // frees whoever is blocked; the reason is kept
+		_ = c.conn.Close() // frees whoever is blocked; the reason is kept
 	})
 }
 
-// Alive makes a round trip to the guest's SSH server. It returns nil, a
+// Alive makes a round trip to the guest. It returns nil, a
 // *LostError, or the context's cause when the answer did not come in time.
 func (c *Client) Alive(ctx context.Context) error {
 	answer := make(chan error, 1)
 	go func() {
 		// Any answer will do, also "no such request".
-		_, _, err := c.ssh.SendRequest("keepalive@openssh.com", true, nil)
+		_, _, err := c.conn.SendRequest("keepalive@openssh.com", true, nil)
 		answer <- err
 	}()
 	select {
@@ -131,7 +131,7 @@ func (c *Client) keepAlive() {
 	c.working.Go(func() {
 		for range ask {
 			// Blocks until the answer comes or the connection ends.
-			if _, _, err := c.ssh.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+			if _, _, err := c.conn.SendRequest("keepalive@openssh.com", true, nil); err != nil {
 				return
 			}
 		}
@@ -145,7 +145,7 @@ func (c *Client) keepAlive() {
 			return
 		case <-timer.C:
 		}
-		quiet := c.wire.quiet()
+		quiet := c.conn.Quiet()
 		if quiet >= c.silence {
 			c.end(fmt.Errorf("%w (for %s)", ErrSilent, quiet.Round(time.Second)))
 			return

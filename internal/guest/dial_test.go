@@ -324,7 +324,7 @@ func TestCiphers(t *testing.T) {
 		o := s.listen()
 		o.Emulated = emulated
 		c := dialed(t, o)
-		algorithms := c.ssh.Conn.(ssh.AlgorithmsConnMetadata).Algorithms()
+		algorithms := c.conn.(sshConn).Conn.(ssh.AlgorithmsConnMetadata).Algorithms()
 		if algorithms.Write.Cipher != want || algorithms.Read.Cipher != want {
 			t.Errorf("emulated %v: %s, want %s", emulated, algorithms.Write.Cipher, want)
 		}

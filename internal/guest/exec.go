@@ -17,6 +17,10 @@ type Command struct {
 	Stdin  io.Reader // nil: nothing, the command reads an end of file
 	Stdout io.Writer // nil: discarded
 	Stderr io.Writer // nil: discarded; may be the same as Stdout
+
+	// Live wants the output as it comes, where that has its price: over a serial
+	// console it may then hold what others print there, and is one stream.
+	Live bool
 }
 
 // ExitStatus is how a command ended, in the words of the SSH server.
@@ -113,7 +117,7 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 	}
 	result := make(chan opened, 1)
 	go func() {
-		channel, reqs, err := c.ssh.OpenChannel("session", nil)
+		channel, reqs, err := c.conn.OpenChannel("session", nil)
 		result <- opened{channel, reqs, err}
 	}()
 	var o opened
@@ -137,6 +141,9 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 	}
 	go e.requests(o.reqs)
 	e.copyOutput(cmd)
+	if live, ok := o.channel.(interface{ Live() }); ok && cmd.Live {
+		live.Live()
+	}
 	if err := e.exec(ctx, cmd); err != nil {
 		e.abandon()
 		return nil, err

@@ -55,6 +55,13 @@ func (o Options) withDefaults() (Options, error) {
 	case len(o.HostKeys) == 0:
 		return o, errors.New("dialling the guest: no host key to expect; an unknown one is never trusted")
 	}
+	if o.Dial == nil {
+		o.Dial = (&net.Dialer{}).DialContext
+	}
+	return o.withCommonDefaults(), nil
+}
+
+func (o Options) withCommonDefaults() Options {
 	if o.User == "" {
 		o.User = "root"
 	}
@@ -64,10 +71,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Probe == "" {
 		o.Probe = defaultProbe
 	}
-	if o.Dial == nil {
-		o.Dial = (&net.Dialer{}).DialContext
-	}
-	return o, nil
+	return o
 }
 
 // timing is how Dial paces its attempts. The forwarded port of QEMU's user

@@ -141,7 +141,7 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	call(s.OnStart)
 	begin := time.Now()
 	r := &scriptRun{client: c, dir: dir, script: s}
-	status, err := r.run(ctx, Command{Line: "exec " + line, Stdout: stdout, Stderr: stderr})
+	status, err := r.run(ctx, Command{Line: "exec " + line, Stdout: stdout, Stderr: stderr, Live: true})
 	result := Result{Duration: time.Since(begin), Detached: status.Detached, Files: r.files}
 	call(s.OnEnd)
 	if err != nil && !errors.Is(err, ErrNoStatus) {

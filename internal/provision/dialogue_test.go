@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/dialogue"
 )
 
 // memoryConsole is a console whose guest is a function.
@@ -185,7 +187,7 @@ func TestDialogueLogsIn(t *testing.T) {
 		}
 		for _, text := range sent {
 			for line := range strings.Lines(text) {
-				if len(line) > maxLine {
+				if len(line) > dialogue.MaxLine {
 					t.Errorf("%s: a line of %d characters was typed: %q", name, len(line), line)
 				}
 			}
@@ -202,18 +204,18 @@ func TestDialogueLoginFails(t *testing.T) {
 		is    error
 		says  string
 	}{
-		"a password": {"\r\nlogin: ", func(c *memoryConsole, _ string) { c.print("Password: ") }, ErrConsolePassword, "logging in on the serial console: the serial console asks for a password"},
-		"sudo-like":  {"\r\nlogin: ", func(c *memoryConsole, _ string) { c.print("[x] password for root: ") }, ErrConsolePassword, ""},
+		"a password": {"\r\nlogin: ", func(c *memoryConsole, _ string) { c.print("Password: ") }, dialogue.ErrPassword, "logging in on the serial console: the serial console asks for a password"},
+		"sudo-like":  {"\r\nlogin: ", func(c *memoryConsole, _ string) { c.print("[x] password for root: ") }, dialogue.ErrPassword, ""},
 		"refused":    {"\r\nlogin: ", func(c *memoryConsole, _ string) { c.print("Login incorrect\r\n\r\nlogin: ") }, nil, "the login prompt comes back: root may not log in here"},
-		"silence":    {"", func(*memoryConsole, string) {}, ErrNoPrompt, "no login prompt came on the serial console within 5m0s"},
-		"noise":      {"", func(c *memoryConsole, _ string) { c.print("login\r\nprompt # later\r\n") }, ErrNoPrompt, ""},
-		"deaf shell": {"\r\n# ", func(c *memoryConsole, line string) { c.print(line + "\r\n# ") }, ErrNoPrompt, ""},
+		"silence":    {"", func(*memoryConsole, string) {}, dialogue.ErrNoPrompt, "no login prompt came on the serial console within 5m0s"},
+		"noise":      {"", func(c *memoryConsole, _ string) { c.print("login\r\nprompt # later\r\n") }, dialogue.ErrNoPrompt, ""},
+		"deaf shell": {"\r\n# ", func(c *memoryConsole, line string) { c.print(line + "\r\n# ") }, dialogue.ErrNoPrompt, ""},
 	} {
 		_, _, took, err := talk(t, Dialogue{Boot: 5 * time.Minute}, tc.first, tc.guest)
 		if err == nil || tc.is != nil && !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.says) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if limit := errors.Is(err, ErrNoPrompt); limit != (took == 5*time.Minute) {
+		if limit := errors.Is(err, dialogue.ErrNoPrompt); limit != (took == 5*time.Minute) {
 			t.Errorf("%s: it took %v", name, took)
 		}
 	}
@@ -241,7 +243,7 @@ func TestDialogueCommandFails(t *testing.T) {
 		}
 		return "", 0
 	}))
-	var failed *CommandError
+	var failed *dialogue.CommandError
 	if !errors.As(err, &failed) || failed.Status != "30" || len(failed.Output) != 500 ||
 		!strings.Contains(err.Error(), `installing the key over the serial console: "mkdir -p $d" failed with status 30 on the serial console: "mkdir: Read-only file system\n`) {
 		t.Errorf("%v", err)
@@ -293,7 +295,7 @@ func TestDialogueTypesLongKeys(t *testing.T) {
 	var got strings.Builder
 	for _, text := range sent {
 		for line := range strings.Lines(text) {
-			if len(line) > maxLine {
+			if len(line) > dialogue.MaxLine {
 				t.Errorf("%d characters: %q", len(line), line)
 			}
 			if m := marks.FindStringSubmatch(strings.TrimSuffix(line, "\n")); m != nil {

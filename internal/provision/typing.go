@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/dialogue"
 )
 
 // authorize appends the keys to the user's authorized_keys.
@@ -22,7 +24,7 @@ func (s *session) authorize(ctx context.Context) error {
 			return errors.New("an authorized key holds a line break")
 		}
 		commands = append(commands, "k=")
-		for _, part := range pieces(key, maxLine/4) {
+		for _, part := range pieces(key, dialogue.MaxLine/4) {
 			commands = append(commands, `k="$k"`+shellQuote(part))
 		}
 		commands = append(commands, `printf '%s\n' "$k" >>$f`)
@@ -33,7 +35,7 @@ func (s *session) authorize(ctx context.Context) error {
 
 func (s *session) runAll(ctx context.Context, commands []string) error {
 	for _, c := range commands {
-		if _, err := s.run(ctx, c); err != nil {
+		if _, err := s.Session.Run(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -81,7 +83,7 @@ func (s *session) hostKeys(ctx context.Context) ([]ssh.PublicKey, error) {
 		}
 	}
 	for i, command := range hostKeyMakers {
-		if _, err := s.run(ctx, command+" </dev/null"); isOurs(err) {
+		if _, err := s.Session.Run(ctx, command+" </dev/null"); dialogue.IsOurs(err) {
 			return nil, err
 		} else if err != nil {
 			continue
@@ -99,15 +101,9 @@ func (s *session) hostKeys(ctx context.Context) ([]ssh.PublicKey, error) {
 	return nil, ErrNoHostKey
 }
 
-// isOurs tells a failure of the dialogue from one of the command.
-func isOurs(err error) bool {
-	var failed *CommandError
-	return err != nil && !errors.As(err, &failed)
-}
-
 func (s *session) readKeys(ctx context.Context, command string) ([]ssh.PublicKey, error) {
-	output, err := s.run(ctx, command+" 2>/dev/null")
-	if isOurs(err) {
+	output, err := s.Session.Run(ctx, command+" 2>/dev/null")
+	if dialogue.IsOurs(err) {
 		return nil, err
 	}
 	var keys []ssh.PublicKey
@@ -143,26 +139,26 @@ var serverStarters = []struct{ condition, command string }{
 // usual way works. It does not fail: the one who connects will find out.
 func (s *session) serve(ctx context.Context) error {
 	await := func(seconds int) (bool, error) {
-		_, err := s.run(ctx, fmt.Sprintf("n=0; until up; do [ $n -lt %d ] || break; n=$((n+1)); sleep 1; done; up", seconds))
-		if isOurs(err) {
+		_, err := s.Session.Run(ctx, fmt.Sprintf("n=0; until up; do [ $n -lt %d ] || break; n=$((n+1)); sleep 1; done; up", seconds))
+		if dialogue.IsOurs(err) {
 			return false, err
 		}
 		return err == nil, nil
 	}
-	if _, err := s.run(ctx, serverUp); err != nil {
+	if _, err := s.Session.Run(ctx, serverUp); err != nil {
 		return err
 	}
 	if up, err := await(serverWait); up || err != nil {
 		return err
 	}
 	for _, starter := range serverStarters {
-		if _, err := s.run(ctx, "{ "+starter.condition+"; } >/dev/null 2>&1"); err != nil {
-			if isOurs(err) {
+		if _, err := s.Session.Run(ctx, "{ "+starter.condition+"; } >/dev/null 2>&1"); err != nil {
+			if dialogue.IsOurs(err) {
 				return err
 			}
 			continue
 		}
-		if _, err := s.run(ctx, "{ { "+starter.command+"; } >/dev/null 2>&1 </dev/null & }"); isOurs(err) {
+		if _, err := s.Session.Run(ctx, "{ { "+starter.command+"; } >/dev/null 2>&1 </dev/null & }"); dialogue.IsOurs(err) {
 			return err
 		}
 		if up, err := await(serverWait / 3); up || err != nil {
@@ -170,10 +166,4 @@ func (s *session) serve(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// leave logs out, so that nobody finds a root shell on the console.
-func (s *session) leave(ctx context.Context) {
-	// The keys are in place: a console that does not answer now changes nothing.
-	_ = s.Console.Send(ctx, "exit\n")
 }

@@ -75,6 +75,8 @@ func (s *Session) expect(ctx context.Context, re *regexp.Regexp, limit time.Dura
 const (
 	// pokeEvery is how often a silent console is asked for its prompt.
 	pokeEvery = 15 * time.Second
+	// pokeAgain is how soon one is asked again that was asked before it was ready.
+	pokeAgain = 2 * time.Second
 	// maxLogins bounds how often a name is given at login prompts.
 	maxLogins = 3
 	// tokenLength keeps commands short, and a token from coming by chance.
@@ -96,13 +98,15 @@ func (s *Session) Enter(ctx context.Context) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, s.Boot, fmt.Errorf("%w within %v", ErrNoPrompt, s.Boot))
 		defer cancel()
 	}
+	patience := pokeEvery
 	if s.Poke {
 		if err := s.Console.Send(ctx, "\n"); err != nil {
 			return err
 		}
+		patience = pokeAgain
 	}
-	for logins := 0; ; {
-		m, err := s.expect(ctx, prompt, pokeEvery)
+	for logins := 0; ; patience = pokeEvery {
+		m, err := s.expect(ctx, prompt, patience)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -159,30 +163,44 @@ const MaxLine = 200
 // are typed in two parts, so that their echo is not taken for them. A command
 // that fails is a *CommandError.
 func (s *Session) Run(ctx context.Context, command string) (string, error) {
-	s.count++
-	begin, end := fmt.Sprintf("%s-b%d", s.token, s.count), fmt.Sprintf("%s-e%d", s.token, s.count)
-	line := fmt.Sprintf(`%secho "%s"-b%d; %s; echo "%s"-e%d $?`, s.prefix, s.token, s.count, command, s.token, s.count)
-	if len(line) >= MaxLine {
-		return "", fmt.Errorf("a command of %d characters is too long for a console", len(line))
-	}
-	if err := s.Console.Send(ctx, line+"\n"); err != nil {
+	n, err := s.send(ctx, command)
+	if err != nil {
 		return "", err
 	}
-	step := s.Step
-	if step == 0 {
-		step = defaultStep
-	}
+	begin, end := fmt.Sprintf("%s-b%d", s.token, n), fmt.Sprintf("%s-e%d", s.token, n)
 	re := regexp.MustCompile(`(?s)` + begin + `\s(.*?)` + end + ` (\d+)\s`)
-	m, err := s.expect(ctx, re, step)
+	m, err := s.expect(ctx, re, s.step())
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return "", &SilentError{Command: command, Limit: step}
+		return "", &SilentError{Command: command, Limit: s.step()}
 	}
 	if err != nil {
 		return "", err
 	}
-	output := plain(m[1])
-	if m[2] != "0" {
-		return output, &CommandError{Command: command, Status: m[2], Output: output[:min(len(output), 500)]}
+	return answered(command, m[1], m[2])
+}
+
+// send types a command with the marks around its answer, and returns the number in them.
+func (s *Session) send(ctx context.Context, command string) (int, error) {
+	s.count++
+	line := fmt.Sprintf(`%secho "%s"-b%d; %s; echo "%s"-e%d $?`, s.prefix, s.token, s.count, command, s.token, s.count)
+	if len(line) >= MaxLine {
+		return 0, fmt.Errorf("a command of %d characters is too long for a console", len(line))
+	}
+	return s.count, s.Console.Send(ctx, line+"\n")
+}
+
+func (s *Session) step() time.Duration {
+	if s.Step == 0 {
+		return defaultStep
+	}
+	return s.Step
+}
+
+// answered is the end of a command that printed something and had a status.
+func answered(command, text, status string) (string, error) {
+	output := plain(text)
+	if status != "0" {
+		return output, &CommandError{Command: command, Status: status, Output: output[:min(len(output), 500)]}
 	}
 	return output, nil
 }

@@ -1,0 +1,426 @@
+package dialogue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Line is a serial console with all that a Shell needs of it.
+type Line interface {
+	Console
+	// Tap passes on every byte that comes from now on, and tells the end.
+	Tap(bytes func(p []byte, hidden bool), ended func()) (stop func())
+	// Conceal keeps what comes out of all logs until reveal is called.
+	Conceal(what string) (reveal func())
+	// LastByte is when the guest was last heard.
+	LastByte() time.Time
+}
+
+// A Shell runs commands over a serial console, as a shell that is logged in
+// there does. It has the methods of a connection in the words of SSH (RFC 4254,
+// section 6): sessions with exec, standard input, output and error, and an exit
+// status.
+//
+// Everything that is sent is typed, in lines of which each is acknowledged, and
+// checked by cksum. Jobs run in the background of the shell, which so can always
+// be asked whether the guest lives. A job's output is kept in files and fetched
+// when it has ended, in pieces that are checked; only what was asked for as Live
+// comes as it is printed, both streams as one, with whatever else the console
+// prints meanwhile. Nothing of the guest but a POSIX shell with cat, cksum, dd,
+// od, tr, wc and rm is needed.
+type Shell struct {
+	line    Line
+	session *Session
+	turn    chan struct{} // holds a token while nobody types
+	dirty   bool          // half a line may have been typed; of whoever has the token
+	replies chan reply
+	user    string
+	dir     string   // in the guest
+	holding chan int // how many want quiet; whoever changes that has it
+	stream  *stream
+	stop    func() // of the tap
+
+	mu   sync.Mutex
+	jobs map[int]*job
+	next int
+
+	done   chan struct{} // closed when the shell is of no use any more
+	once   sync.Once
+	reason error // read after done is closed
+}
+
+// ErrClosed is why a Shell that was closed runs nothing any more.
+var ErrClosed = errors.New("the shell on the serial console was closed")
+
+// errEnded is why there is nothing to run commands on.
+var errEnded = errors.New("the serial console has ended")
+
+// programs are those that a Shell cannot do without.
+const programs = "cat cksum dd od tr wc rm"
+
+// functions are what the guest's shell is taught: short lines are typed fast. $d
+// is the directory; a job's files are NUMBER and a letter: its command line, its
+// input, its output and error, its status.
+//
+// In the background of an interactive shell a job is a process group of its own
+// and can be interrupted; the outer redirection is for the shell's own remarks.
+func functions(token string) []string {
+	return []string{
+		`P() { printf "$2" >>$d/$1; }`,
+		`G() { dd if=$d/$1 bs=` + fmt.Sprint(pieceSize) + ` skip=$2 count=1 >$d/p 2>/dev/null; cksum <$d/p; od -An -v -tx1 $d/p | tr -d ' \n'; echo; }`,
+		`X() { r=$?; echo $r >$d/$1s; echo "` + token + `"-x$1 $r; }`,
+		`L() { { { echo "` + token + `"-l$1; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null; q=$!; }`,
+		`C() { { { sh $d/$1c >$d/$1o 2>$d/$1e; X $1; } <$d/$1i & } 2>/dev/null; }`,
+	}
+}
+
+// OpenShell prepares a console whose session has entered a shell.
+func OpenShell(ctx context.Context, line Line, s *Session) (*Shell, error) {
+	sh := &Shell{
+		line: line, session: s, turn: make(chan struct{}, 1), jobs: map[int]*job{}, done: make(chan struct{}),
+		holding: make(chan int, 1), replies: make(chan reply, 16),
+	}
+	sh.holding <- 0
+	sh.stream = &stream{token: []byte(s.token), live: sh.live, ended: sh.jobEnded, answered: sh.answered}
+	sh.turn <- struct{}{}
+	sh.stop = line.Tap(func(p []byte, _ bool) {
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		sh.stream.write(p)
+	}, func() { sh.end(errEnded) })
+	if err := sh.prepare(ctx); err != nil {
+		_ = sh.Close() // never fails
+		return nil, fmt.Errorf("preparing the shell on the serial console: %w", err)
+	}
+	return sh, nil
+}
+
+func (sh *Shell) prepare(ctx context.Context) error {
+	missing, err := sh.typed(ctx, "for c in "+programs+"; do command -v $c >/dev/null || echo $c; done")
+	if err != nil {
+		return err
+	}
+	if missing != "" {
+		return fmt.Errorf("the guest lacks %s", strings.Join(strings.Fields(missing), ", "))
+	}
+	// The name can't be guessed, and mkdir does not follow a link.
+	name := "/hqa." + strings.ToLower(sh.session.token)
+	out, err := sh.typed(ctx, `u=$(umask); umask 077; unset HISTFILE; for b in "${TMPDIR:-/tmp}" /var/tmp "$HOME" /dev/shm; do d=$b`+name+`; mkdir $d && break; done; test -d $d`)
+	if err != nil {
+		return fmt.Errorf("making a directory for temporary files: %w (%s)", err, out)
+	}
+	for _, f := range append(functions(sh.session.token), "stty tab0 2>/dev/null || :") {
+		if _, err := sh.typed(ctx, f); err != nil {
+			return err
+		}
+	}
+	if sh.dir, err = sh.typed(ctx, "umask $u; echo $d"); err != nil {
+		return err
+	}
+	sh.user, err = sh.typed(ctx, "id -un")
+	return err
+}
+
+// User is who is logged in.
+func (sh *Shell) User() string { return sh.user }
+
+// resyncTime bounds the waiting for a shell that was left in the middle of a line.
+const resyncTime = 5 * time.Second
+
+// typed types one command and returns its answer.
+func (sh *Shell) typed(ctx context.Context, command string) (string, error) {
+	if err := sh.take(ctx); err != nil {
+		return "", err
+	}
+	defer func() { sh.turn <- struct{}{} }()
+	return sh.answer(ctx, command, false)
+}
+
+// start types a command that prints nothing of its own: what comes meanwhile is a job's.
+func (sh *Shell) start(ctx context.Context, command string) error {
+	if err := sh.take(ctx); err != nil {
+		return err
+	}
+	defer func() { sh.turn <- struct{}{} }()
+	_, err := sh.answer(ctx, command, true)
+	return err
+}
+
+// take waits for the turn to type.
+func (sh *Shell) take(ctx context.Context) error {
+	select {
+	case <-sh.turn:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-sh.done:
+		return sh.reason
+	}
+	if ctx.Err() != nil {
+		sh.turn <- struct{}{}
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// answer types a command and waits for its answer. silent: it has none.
+func (sh *Shell) answer(ctx context.Context, command string, silent bool) (string, error) {
+	if sh.dirty {
+		limited, cancel := context.WithTimeout(ctx, resyncTime)
+		defer cancel()
+		// Erase the line, interrupt what is in the foreground, see who is there.
+		if err := sh.session.Console.Send(limited, "\x15\x03\n"); err != nil {
+			return "", err
+		}
+		if _, err := sh.exchange(limited, ":", false); err != nil {
+			return "", err
+		}
+	}
+	out, err := sh.exchange(ctx, command, silent)
+	sh.dirty = IsOurs(err)
+	return out, err
+}
+
+// reply is the end of a command that was typed.
+type reply struct {
+	command      int
+	text, status string
+}
+
+func (sh *Shell) exchange(ctx context.Context, command string, silent bool) (string, error) {
+	sh.mu.Lock()
+	sh.session.prefix = ""
+	if sh.stream.job != 0 || silent {
+		sh.session.prefix = sh.session.token + "=; " // so that its echo is not taken for the job's output
+	}
+	sh.stream.silent = 0
+	if silent {
+		sh.stream.silent = sh.session.count + 1
+	}
+	sh.mu.Unlock()
+	n, err := sh.session.send(ctx, command)
+	if err != nil {
+		return "", err
+	}
+	timer := time.NewTimer(sh.session.step())
+	defer timer.Stop()
+	for {
+		select {
+		case r := <-sh.replies:
+			if r.command == n { // and not the late one of a command that was given up
+				return answered(command, r.text, r.status)
+			}
+		case <-timer.C:
+			return "", &SilentError{Command: command, Limit: sh.session.step()}
+		case <-ctx.Done():
+			return "", context.Cause(ctx)
+		case <-sh.done:
+			return "", sh.reason
+		}
+	}
+}
+
+// answered takes the answer to a command; the stream is locked.
+func (sh *Shell) answered(command int, text, status string) {
+	select {
+	case sh.replies <- reply{command, text, status}:
+	default: // nobody waits for so many
+	}
+}
+
+// hold stops the live output, so that what is typed and answered meanwhile does
+// not get mixed up with it; release lets it go on.
+func (sh *Shell) hold(ctx context.Context) (release func(), err error) {
+	change := func(ctx context.Context, by, edge int, signal string) error {
+		var n int
+		select {
+		case n = <-sh.holding:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		defer func() { sh.holding <- n }()
+		sh.mu.Lock()
+		live := sh.stream.job != 0
+		sh.mu.Unlock()
+		if n == edge && live {
+			// One that has ended meanwhile can't be signaled.
+			if _, err := sh.typed(ctx, "kill -s "+signal+" $q 2>/dev/null || :"); err != nil {
+				return err
+			}
+		}
+		n += by
+		sh.mu.Lock()
+		sh.stream.quiet = n > 0
+		sh.mu.Unlock()
+		return nil
+	}
+	if err := change(ctx, 1, 0, "STOP"); err != nil {
+		return nil, err
+	}
+	return func() {
+		ctx, cancel := sh.context()
+		defer cancel()
+		_ = change(ctx, -1, 1, "CONT") // fails when the shell is of no use any more
+	}, nil
+}
+
+// live passes on what a job prints; the stream is locked.
+func (sh *Shell) live(number int, p []byte) {
+	if j := sh.jobs[number]; j != nil {
+		// A reader that does not keep up holds up the guest, and nothing else that
+		// needs the lock but the end of this job.
+		sh.mu.Unlock()
+		_, _ = j.stdout.Write(p) // never fails
+		sh.mu.Lock()
+	}
+}
+
+// jobEnded notes the end of a job; the stream is locked.
+func (sh *Shell) jobEnded(number, status int) {
+	if j := sh.jobs[number]; j != nil {
+		select {
+		case j.exited <- status:
+		default: // it is known already
+		}
+	}
+}
+
+// end makes the shell useless; the first reason counts.
+func (sh *Shell) end(reason error) {
+	sh.once.Do(func() {
+		sh.reason = reason
+		close(sh.done)
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		for _, j := range sh.jobs {
+			j.finish(true)
+		}
+	})
+}
+
+// Close ends it; what runs in the guest lives on.
+func (sh *Shell) Close() error {
+	sh.end(ErrClosed)
+	sh.stop()
+	return nil
+}
+
+// Wait waits until the console has ended, or Close was called, and says which.
+func (sh *Shell) Wait() error {
+	<-sh.done
+	return sh.reason
+}
+
+// Quiet is for how long nothing came from the guest.
+func (sh *Shell) Quiet() time.Duration { return time.Since(sh.line.LastByte()) }
+
+// ServerVersion says what this is, in the place of an SSH server.
+func (sh *Shell) ServerVersion() []byte { return []byte("serial console") }
+
+// SendRequest answers any request when the guest's shell does, and no earlier:
+// an error means that the console has ended.
+func (sh *Shell) SendRequest(string, bool, []byte) (bool, []byte, error) {
+	for {
+		if err := sh.alive(); err == nil {
+			return false, nil, nil
+		}
+		select {
+		case <-sh.done:
+			return false, nil, sh.reason
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// alive has the shell say something. It also finds jobs whose end was lost
+// because something else was printed into its mark.
+func (sh *Shell) alive() error {
+	ctx, cancel := sh.context()
+	defer cancel()
+	out, err := sh.typed(ctx, "echo $d/*s")
+	if err != nil {
+		return err
+	}
+	for _, file := range strings.Fields(out) {
+		var number int
+		name, ours := strings.CutPrefix(file, sh.dir+"/")
+		if _, err := fmt.Sscanf(name, "%ds", &number); err != nil || !ours {
+			continue // the pattern itself, when there is none
+		}
+		if err := sh.lateEnd(ctx, number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lateEnd tells a job that it has ended, if it does not know.
+func (sh *Shell) lateEnd(ctx context.Context, number int) error {
+	sh.mu.Lock()
+	j := sh.jobs[number]
+	sh.mu.Unlock()
+	if j == nil || len(j.exited) > 0 {
+		return nil
+	}
+	text, err := sh.typed(ctx, fmt.Sprintf("cat $d/%ds", number))
+	if err != nil {
+		return err
+	}
+	status := -1
+	_, _ = fmt.Sscan(text, &status) // -1: not known
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.stream.job == number {
+		sh.stream.flush()
+		sh.stream.job = 0
+	}
+	sh.jobEnded(number, status)
+	return nil
+}
+
+// context is one that ends with the shell.
+func (sh *Shell) context() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		select {
+		case <-sh.done:
+			cancel(sh.reason)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// OpenChannel begins a session; there are no other channels.
+func (sh *Shell) OpenChannel(name string, _ []byte) (ssh.Channel, <-chan *ssh.Request, error) {
+	if name != "session" {
+		return nil, nil, &ssh.OpenChannelError{Reason: ssh.UnknownChannelType, Message: "a serial console has sessions only"}
+	}
+	select {
+	case <-sh.done:
+		return nil, nil, sh.reason
+	default:
+	}
+	j := newJob(sh)
+	return j, j.requests, nil
+}
+
+// register gives a job its number.
+func (sh *Shell) register(j *job) int {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.next++
+	sh.jobs[sh.next] = j
+	return sh.next
+}
+
+func (sh *Shell) forget(number int) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	delete(sh.jobs, number)
+}

@@ -1,0 +1,263 @@
+package dialogue_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/dialogue"
+	"github.com/org/hurd-qemu-action/internal/guest"
+)
+
+// openTerminal makes a terminal; a guest's serial line seen from both ends.
+func openTerminal(t *testing.T) (ours, theirs *os.File) {
+	t.Helper()
+	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ours.Close() })
+	raw, err := ours.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := 0
+	if err := raw.Control(func(fd uintptr) {
+		number, err = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		if err == nil {
+			err = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	theirs, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ours, theirs
+}
+
+// world is a shell on a terminal, in place of a guest.
+type world struct {
+	console *console.Console
+	log     *bytes.Buffer // what would be serial.log; read after the end
+	dir     string        // of the guest's temporary files
+	line    *os.File      // our end of it
+	ran     chan error    // closed after the console's end
+}
+
+// boot starts a shell as the console's getty would.
+func boot(t *testing.T, shell ...string) *world {
+	t.Helper()
+	path, err := exec.LookPath(shell[0])
+	if err != nil {
+		if os.Getenv("E2E_REQUIRED") == "1" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	ours, theirs := openTerminal(t)
+	w := &world{log: &bytes.Buffer{}, dir: t.TempDir(), ran: make(chan error, 1)}
+	cmd := exec.Command(path, append(shell[1:], "-i")...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "PS1=box# ", "TERM=vt100", "TMPDIR=" + w.dir}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = theirs.Close() // the process has it
+	w.line = ours
+	w.console = console.New(ours, console.Options{Log: w.log, Patterns: []console.Pattern{}})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { w.ran <- w.console.Run(ctx) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		cancel()
+		<-w.ran
+	})
+	return w
+}
+
+// client logs in and gives what the rest of the program uses.
+func (w *world) client(t *testing.T) *guest.Client {
+	t.Helper()
+	s := &dialogue.Session{Console: w.console, Step: 20 * time.Second, Poke: true}
+	if err := s.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sh, err := dialogue.OpenShell(t.Context(), w.console, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, err := exec.Command("id", "-un").Output(); err != nil || sh.User() != strings.TrimSpace(string(want)) {
+		t.Errorf("user %q, want %q, %v", sh.User(), want, err)
+	}
+	c, err := guest.Over(t.Context(), sh, guest.Options{User: sh.User()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// allBytes is every byte, in an order that no encoding likes.
+func allBytes() []byte {
+	var all []byte
+	for i := range 256 {
+		all = append(all, byte(i))
+	}
+	return append(all, "\r\n'!%s%%\\n\\-- end without a newline"...)
+}
+
+// TestShell runs commands over a terminal as over SSH: with input, two outputs
+// and a status, byte for byte, in the shells that guests have.
+func TestShell(t *testing.T) {
+	for _, shell := range [][]string{{"dash"}, {"bash", "--norc", "--noprofile"}, {"busybox", "sh"}} {
+		t.Run(shell[0], func(t *testing.T) {
+			t.Parallel()
+			w := boot(t, shell...)
+			c := w.client(t)
+			if !strings.HasPrefix(c.Uname(), "Linux ") {
+				t.Errorf("uname %q", c.Uname())
+			}
+			in := bytes.Repeat(allBytes(), 20) // more than one piece
+			var out, diag bytes.Buffer
+			status, err := c.Run(t.Context(), guest.Command{Line: "cat; printf 'oops\\n' >&2; exit 7", Stdin: bytes.NewReader(in), Stdout: &out, Stderr: &diag})
+			if err != nil || status.Code != 7 || !bytes.Equal(out.Bytes(), in) || diag.String() != "oops\n" {
+				t.Errorf("status %v, %v, %d bytes of %d, %q", status, err, out.Len(), len(in), diag.String())
+			}
+			if err := c.Alive(t.Context()); err != nil {
+				t.Error(err)
+			}
+			testScript(t, c, w)
+			if text := w.log.String(); strings.Contains(text, "printf '\\000") || !strings.Contains(text, "are typed here, not shown]") {
+				t.Errorf("the log shows what was typed:\n%s", text)
+			}
+			if left, _ := filepath.Glob(w.dir + "/hqa.*/[0-9]*"); len(left) > 0 {
+				t.Errorf("files are left in the guest: %q", left)
+			}
+		})
+	}
+}
+
+// testScript runs a script live: what it prints comes as it does, without what
+// the dialogue types and says around it.
+func testScript(t *testing.T, c *guest.Client, w *world) {
+	t.Helper()
+	var out bytes.Buffer
+	res, err := c.RunScript(t.Context(), guest.Script{
+		Text: "test -t 1 && echo 'a terminal'\necho out\necho err >&2\nprintf '\\033[1mtabs\\tand\\r\\nends\\n'\n" +
+			"echo \"$SECRET\" >\"$OUT\"\nkill -INT $$; printf 'no newline'\n",
+		Shell: "sh {0}", Env: []byte("export SECRET=hunter2222 OUT=\"$hurd_files/out\"\n"),
+		Files: []guest.File{{Name: "out", Collect: 100}},
+	}, &out, &out)
+	if err != nil || res.Status != 130 || res.Signal != 2 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if want := "out\nerr\n\x1b[1mtabs\tand\r\nends\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	if got := string(res.Files["out"].Content); got != "hunter2222\n" {
+		t.Errorf("collected %q", got)
+	}
+}
+
+// TestShellStops ends a script that does not want to, with all its output until then.
+func TestShellStops(t *testing.T) {
+	w := boot(t, "dash")
+	c := w.client(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	late := errors.New("too late")
+	out := &waiter{text: "\n40\n", found: func() { cancel(late) }}
+	begin := time.Now()
+	_, err := c.RunScript(ctx, guest.Script{
+		Text:  "trap '' TERM; echo $$ >" + w.dir + "/pid; i=0; while :; do i=$((i+1)); echo $i; done",
+		Shell: "sh {0}", KillGrace: time.Second, CollectWithin: func(error) time.Duration { return 10 * time.Second },
+	}, out, out)
+	if !errors.Is(err, late) || time.Since(begin) > 30*time.Second {
+		t.Errorf("%v after %s", err, time.Since(begin))
+	}
+	text, err := os.ReadFile(filepath.Join(w.dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the script lives: %v", err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	for i := range 40 {
+		if lines[i] != fmt.Sprint(i+1) {
+			t.Fatalf("line %d is %q", i+1, lines[i])
+		}
+	}
+	if noise := regexp.MustCompile(`(?m)^[0-9]{8,} [0-9]+$|[A-Z2-7]{10}-[lx]`).FindString(out.String()); noise != "" {
+		t.Errorf("the output has %q of the dialogue", noise)
+	}
+	// The shell is as good as before.
+	var again bytes.Buffer
+	if status, err := c.Run(t.Context(), guest.Command{Line: "echo again", Stdout: &again}); err != nil || status.Code != 0 || again.String() != "again\n" {
+		t.Errorf("%v, %v, %q", status, err, again.String())
+	}
+}
+
+// waiter calls a function when a text has been written.
+type waiter struct {
+	bytes.Buffer
+	text  string
+	found func()
+}
+
+func (w *waiter) Write(p []byte) (int, error) {
+	defer func() {
+		if w.found != nil && strings.Contains(w.String(), w.text) {
+			w.found()
+			w.found = nil
+		}
+	}()
+	return w.Buffer.Write(p)
+}
+
+// TestShellEnds: when the guest is gone, whoever waits for it is told.
+func TestShellEnds(t *testing.T) {
+	w := boot(t, "dash")
+	c := w.client(t)
+	out := &waiter{text: "begun", found: func() { _ = w.line.Close() }}
+	_, err := c.RunScript(t.Context(), guest.Script{Text: "echo begun; sleep 5 </dev/null >/dev/null 2>&1", Shell: "sh {0}"}, out, out)
+	if !errors.Is(err, guest.ErrLost) {
+		t.Errorf("err = %v", err)
+	}
+	select {
+	case <-c.Lost():
+	case <-time.After(10 * time.Second):
+		t.Error("nobody is told")
+	}
+}
+
+// TestShellLacks names what a guest does not have.
+func TestShellLacks(t *testing.T) {
+	w := boot(t, "dash")
+	s := &dialogue.Session{Console: w.console, Poke: true}
+	if err := s.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Run(t.Context(), "PATH="+w.dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err := dialogue.OpenShell(t.Context(), w.console, s)
+	if want := "preparing the shell on the serial console: the guest lacks cat, cksum, dd, od, tr, wc, rm"; err == nil || err.Error() != want {
+		t.Errorf("err = %v, want %s", err, want)
+	}
+}

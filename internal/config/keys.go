@@ -71,7 +71,7 @@ func (p *parser) publicKeys(input, text string) []ssh.PublicKey {
 
 // together checks what only makes sense of several inputs.
 func (p *parser) together(c Config) {
-	if c.Provision == "none" {
+	if c.Provision == "none" && c.Transport != "serial" {
 		if strings.TrimSpace(p.in.SSHPrivateKey) == "" {
 			p.add("ssh-private-key", "", "is missing", "provision: none puts no key into the guest, so give the one that the guest accepts")
 		}

@@ -52,7 +52,7 @@ type bootLimit struct {
 func (l bootLimit) Error() string { return l.text }
 
 func overTime(d time.Duration) bootLimit {
-	return bootLimit{text: fmt.Sprintf("no command ran over SSH within boot-timeout (%s)", d)}
+	return bootLimit{text: fmt.Sprintf("no command ran in the guest within boot-timeout (%s)", d)}
 }
 
 // findingError gives a boot attempt up because of what the console says.
@@ -61,7 +61,10 @@ type findingError struct{ console.Finding }
 func (e findingError) Error() string { return e.Title + ": " + e.Line.Text }
 
 // dialogueError is a login on the serial console that did not go as it should.
-type dialogueError struct{ error }
+type dialogueError struct {
+	doing string
+	error
+}
 
 func (e dialogueError) Unwrap() error { return e.error }
 
@@ -89,7 +92,11 @@ func (r *run) boot(ctx context.Context) (string, error) {
 		r.Log.Annotate(actions.Warning, "Booting again", fmt.Sprintf("attempt %d of %d failed: %s: %v", attempt, r.config.BootAttempts, again.failure.Title, again))
 	}
 	r.Log.Printf("%s", r.result.Uname)
-	return fmt.Sprintf("SSH after %s, attempt %d", actions.Seconds(r.result.Boot), r.result.Attempts), nil
+	what := "SSH"
+	if r.overConsole() {
+		what = "a shell on the console"
+	}
+	return fmt.Sprintf("%s after %s, attempt %d", what, actions.Seconds(r.result.Boot), r.result.Attempts), nil
 }
 
 // attempt boots one machine from a fresh overlay. When it fails, the machine
@@ -142,6 +149,7 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	r.started, r.machine = m.Started(), m
 	r.meter.began(m.Started(), s.Incoming != "")
 	r.watchConsole(ctx, m)
+	r.attachLines(m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
 	r.attach(ctx, m)
 	r.stopSamples = r.observe(ctx, m)
@@ -165,7 +173,8 @@ func (r *run) spec(first qemu.Image) qemu.Spec {
 		Name: "hurd-qemu-action", Hardware: r.hardware, Accel: r.accel.Accel,
 		Forwards: r.forwardsOf(), Isolated: r.config.Network == networkRestricted,
 		HugePage: r.resources.hugePage, Trace: r.resources.trace, Extra: r.resources.extra,
-		NoSandbox: !r.features.Sandbox, Paused: len(r.commands.script.At(monitor.BeforeBoot)) > 0,
+		SecondSerial: r.config.SerialPort.Set,
+		NoSandbox:    !r.features.Sandbox, Paused: len(r.commands.script.At(monitor.BeforeBoot)) > 0,
 		Disks: append([]qemu.Disk{{Image: first}}, r.spareDrive()...),
 	}
 	for i := range s.Disks {
@@ -259,9 +268,16 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 	}
 	r.watchBoot(ctx, cancel)
 	r.watchCommands(ctx, cancel)
+	talked, err := r.getReady(ctx)
+	if err != nil {
+		return err
+	}
+	if r.overConsole() {
+		return r.openShell(ctx, talked)
+	}
 	pinned := r.keys.pinned
 	if r.disk.manifest.Method == provision.MethodConsole {
-		keys, err := r.typeKeys(ctx)
+		keys, err := r.typeKeys(ctx, talked)
 		if err != nil {
 			return err
 		}
@@ -296,16 +312,21 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey)
 	if err != nil {
 		return err
 	}
+	r.haveClient(client)
+	r.result.SSH = client.Took()
+	return nil
+}
+
+// haveClient takes over a connection over which a command has run.
+func (r *run) haveClient(client *guest.Client) {
 	r.cleanup.push("closing the connection to the guest", func(context.Context) error { return client.Close() })
 	r.client = client
 	r.ready.Store(true)
 	r.readyAt = time.Now()
 	r.result.Boot = r.readyAt.Sub(r.started)
-	r.result.SSH = client.Took()
 	r.result.Uname = client.Uname()
-	boot.Ready(r.readyAt)
+	r.meter.boot.Ready(r.readyAt)
 	r.meter.clients = append(r.meter.clients, client)
-	return nil
 }
 
 // watchBoot ends a boot that cannot succeed any more.
@@ -332,16 +353,17 @@ func (r *run) watchBoot(ctx context.Context, end context.CancelCauseFunc) {
 			return
 		}
 		if c.WaitSilence(ctx, p.silence) == nil {
-			end(bootLimit{fmt.Sprintf("the machine printed nothing for %s and did not answer over SSH", p.silence), true})
+			end(bootLimit{fmt.Sprintf("the machine printed nothing for %s and ran no command", p.silence), true})
 		}
 	}()
 }
 
 // typeKeys logs in on the serial console and puts our key into the guest.
-func (r *run) typeKeys(ctx context.Context) ([]ssh.PublicKey, error) {
-	keys, err := provision.Dialogue{Console: r.console, User: r.config.SSHUser, Keys: []string{r.keys.login}}.Run(ctx)
+func (r *run) typeKeys(ctx context.Context, poke bool) ([]ssh.PublicKey, error) {
+	defer r.speak("the SSH key is typed on this console")()
+	keys, err := provision.Dialogue{Console: r.console, User: r.config.SSHUser, Keys: []string{r.keys.login}, Poke: poke}.Run(ctx)
 	if err != nil {
-		return nil, dialogueError{err}
+		return nil, dialogueError{"putting the key into the guest", err}
 	}
 	return keys, nil
 }

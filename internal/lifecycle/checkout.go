@@ -198,6 +198,11 @@ func (r *run) bringIn(ctx context.Context) (string, error) {
 		if !c.auto || ctx.Err() != nil || errors.Is(err, guest.ErrLost) {
 			return "", r.transferFailure(ctx, "The workspace's drive could not be attached", err, "Use sync: tar, which needs nothing but tar in the guest.")
 		}
+		if r.overConsole() {
+			r.warn("The workspace is not in the guest", "its drive could not be attached, and there is no SSH to send it over: "+err.Error())
+			c.way, c.why = syncNone, err.Error()
+			return syncNone, nil
+		}
 		r.Log.Annotate(actions.Warning, "The workspace goes over SSH", "which is slow: its drive could not be attached: "+err.Error())
 		c.way, c.why = syncTar, err.Error()
 	}

@@ -111,6 +111,9 @@ func (r *run) prepareKey() string {
 	if r.wantsMenu() {
 		key += " menu"
 	}
+	if r.overConsole() {
+		key += " console"
+	}
 	return key
 }
 
@@ -151,6 +154,9 @@ func (r *run) prepareDisk(ctx context.Context, raw string, hints provision.Hints
 	m.Method, m.Reason, err = provision.Choose(provision.Method(r.config.Provision), facts)
 	if err != nil {
 		return m, fail(InputInvalid, "The image cannot be provisioned", err)
+	}
+	if r.overConsole() && m.Guest != nil && r.config.Provision == string(provision.MethodAuto) {
+		m.Method, m.Reason = provision.MethodExt2, "its boot entry is to use the serial console"
 	}
 	if m.Method != provision.MethodExt2 {
 		return m, nil

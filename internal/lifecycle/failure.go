@@ -49,10 +49,12 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 		return e
 	}
 	r.noteActivity(ctx)
+	if e := r.notReady(err, context.Cause(ctx)); e != nil {
+		return e
+	}
 	var dialogue dialogueError
 	if errors.As(err, &dialogue) && !errors.As(err, new(bootLimit)) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
-		return fail(BootFailed, "No login on the serial console", fmt.Errorf("putting the key into the guest: %w", dialogue.error),
-			"Use another way to provision, or an image whose console lets root in without a password.")
+		return r.dialogueFailure(dialogue)
 	}
 	cause := console.Classify(r.evidence(err))
 	e := fail(BootFailed, cause.Title, errors.New(cause.Detail), cause.Advice...)

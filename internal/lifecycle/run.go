@@ -16,6 +16,7 @@ import (
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/console"
 	"github.com/org/hurd-qemu-action/internal/diagnostic"
+	"github.com/org/hurd-qemu-action/internal/dialogue"
 	"github.com/org/hurd-qemu-action/internal/doctor"
 	"github.com/org/hurd-qemu-action/internal/environment"
 	"github.com/org/hurd-qemu-action/internal/guest"
@@ -114,10 +115,14 @@ type run struct {
 	resources resources
 	seed      string // path of the NoCloud seed; empty: there is none
 
-	qemuTail *process.Tail // the end of what QEMU wrote
-	started  time.Time     // of the machine
-	machine  *qemu.Machine
-	console  *console.Console
+	qemuTail  *process.Tail // the end of what QEMU wrote
+	started   time.Time     // of the machine
+	machine   *qemu.Machine
+	console   *console.Console
+	lines     serialLines
+	dialogue  dialogue.Script        // of console-script
+	speaking  atomic.Pointer[string] // why nobody else may type on the console; nil: everybody may
+	shellUser string                 // who is logged in on the console, with transport: serial
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
 	overlayPath  string // of the machine that runs
@@ -232,6 +237,9 @@ func (r *run) pass(ctx context.Context) error {
 	if err := r.begin(); err != nil {
 		return err
 	}
+	if err := r.openLines(ctx); err != nil {
+		return err
+	}
 	for _, s := range steps {
 		if err := r.step(ctx, s.title, s.do); err != nil {
 			return err
@@ -307,6 +315,7 @@ func (r *run) readInputs() error {
 	problems = append(problems, r.readEnvironment()...)
 	problems = append(problems, r.readResources()...)
 	problems = append(problems, r.readMonitor()...)
+	problems = append(problems, r.readDialogue()...)
 	return invalid(problems)
 }
 
@@ -338,7 +347,7 @@ func (r *run) begin() error {
 	}
 	r.dir = dir
 	r.cleanup.push("removing the run directory", func(context.Context) error { return os.RemoveAll(dir) })
-	if n := len(filepath.Join(dir, qemu.SocketName)); n > maxSocketPath {
+	if n := len(filepath.Join(dir, ConsoleSocket)); n > maxSocketPath {
 		return fail(Internal, "The path of the run directory is too long", fmt.Errorf("%s: a socket in it would have a path of %d bytes, and %d are possible", dir, n, maxSocketPath),
 			"Set RUNNER_TEMP or TMPDIR to a shorter path.")
 	}

@@ -59,6 +59,8 @@ func (r *run) planSnapshot() error {
 	switch m := r.disk.manifest; {
 	case r.config.Snapshot == snapshotOff:
 		w.why = "snapshot is off"
+	case r.overConsole():
+		w.why = noSnapshotOverConsole
 	case m.Method != provision.MethodExt2 || m.Prepared == nil:
 		w.why = "the keys of a restored guest can only be replaced where they are in its disk (provision: ext2)"
 	case r.config.SSHUser != "root":
@@ -126,11 +128,14 @@ func (r *run) layout() string {
 func (r *run) prepareDigest() string {
 	c := r.config
 	commands := r.bootCommands()
-	if c.Prepare+c.UserData+c.MetaData+commands == "" {
+	texts := []string{c.Prepare, c.UserData, c.MetaData, c.Shell}
+	if c.ReadyPattern != nil || c.ConsoleScript != "" { // not always: earlier machines stay what they are
+		texts = append(texts, fmt.Sprint(c.ReadyPattern), r.dialogue.String())
+	} else if c.Prepare+c.UserData+c.MetaData+commands == "" {
 		return ""
 	}
 	h := sha256.New()
-	for _, text := range []string{c.Prepare, c.UserData, c.MetaData, c.Shell} {
+	for _, text := range texts {
 		fmt.Fprintf(h, "%d:%s", len(text), text)
 	}
 	if commands != "" { // what was saved without any keeps its key

@@ -148,6 +148,9 @@ func (s Spec) channelArgs(a *args) {
 	if s.SerialFD != 0 {
 		a.add("-chardev", fmt.Sprintf("socket,id=serial,fd=%d", s.SerialFD), "-serial", "chardev:serial")
 	}
+	if s.SecondSerial {
+		a.add("-chardev", fmt.Sprintf("socket,id=serial2,fd=%d", s.Serial2FD), "-serial", "chardev:serial2")
+	}
 	if s.MonitorFD != 0 {
 		a.add("-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", s.MonitorFD), "-mon", "chardev=monitor,mode=control")
 	}

@@ -34,6 +34,7 @@ const (
 type Machine struct {
 	cmd         *exec.Cmd
 	console     *console
+	second      *console // nil: there is none
 	monitorConn net.Conn // the monitor's, before monitor exists
 	monitor     *qmp.Conn
 	transcript  *transcript
@@ -98,6 +99,15 @@ func (m *Machine) Args() []string { return m.cmd.Args }
 // Console is the guest's first serial line. What QEMU wrote before its end
 // can be read at any time, also after Stop; then comes io.EOF.
 func (m *Machine) Console() net.Conn { return m.console }
+
+// Second is the guest's second serial line, nil when the Spec has none; read as
+// Console is.
+func (m *Machine) Second() net.Conn {
+	if m.second == nil {
+		return nil
+	}
+	return m.second
+}
 
 // Monitor is QEMU's monitor. Its connection ends with the machine.
 func (m *Machine) Monitor() *qmp.Conn { return m.monitor }
@@ -291,8 +301,10 @@ func (m *Machine) release() {
 	} else if m.monitorConn != nil {
 		_ = m.monitorConn.Close() // as above
 	}
-	if m.console != nil {
-		m.console.finish()
+	for _, line := range []*console{m.console, m.second} {
+		if line != nil {
+			line.finish()
+		}
 	}
 	if m.trace != nil {
 		m.trace.close()

@@ -60,8 +60,11 @@ type Spec struct {
 	Trace     string   // items of -d, for StartOptions.Trace; empty: none
 	Extra     []string // more arguments, last
 
+	SecondSerial bool // the guest has a second serial line (com1, ttyS1)
+
 	TraceFD   int // a pipe that QEMU opens once more through /proc: its log of Trace
 	SerialFD  int // a connected socket: the first serial line
+	Serial2FD int // a connected socket: the second serial line
 	MonitorFD int // a connected socket: our QMP monitor
 	ToolsFD   int // a listening socket: the QMP monitor for tools
 }

@@ -122,6 +122,12 @@ func (m *Machine) channels(s *Spec, o StartOptions, files *inheritance) error {
 		return err
 	}
 	m.console, s.SerialFD = &console{Conn: serial}, fd
+	if s.SecondSerial {
+		if serial, s.Serial2FD, err = connection("second serial", files); err != nil {
+			return err
+		}
+		m.second = &console{Conn: serial}
+	}
 	if m.monitorConn, s.MonitorFD, err = connection("monitor", files); err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ var prompt = regexp.MustCompile(`(Last login: )|([Ll]ogin: )|(login> )|([Pp]assw
 // Enter gets to a shell: the one that is there, or one of root, who has no password.
 func (s *Session) Enter(ctx context.Context) error {
 	if s.token == "" {
-		s.token = rand.Text()[:tokenLength]
+		s.token = "H" + rand.Text()[:tokenLength-1] // a name, for any shell
 	}
 	if s.Boot > 0 {
 		var cancel context.CancelFunc

@@ -2,6 +2,7 @@ package dialogue
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,12 +30,12 @@ func (sh *Shell) put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	defer sh.line.Conceal(units.Bytes(len(data)).Human() + " are typed here")()
-	want := fmt.Sprintf("%d %d", cksum(data), len(data))
+	want := digest(data)
 	commands := []string{": >$d/" + name}
 	for _, part := range escaped(data, lineRoom) {
 		commands = append(commands, "P "+name+" '"+part+"'")
 	}
-	commands = append(commands, "cksum <$d/"+name)
+	commands = append(commands, "sha256sum <$d/"+name)
 	var last error
 	for range tries {
 		for _, c := range commands {
@@ -136,10 +137,12 @@ func (sh *Shell) piece(ctx context.Context, name string, number int) ([]byte, er
 	return nil, fmt.Errorf("a piece of %d bytes did not come undamaged from the guest in %d tries", pieceSize, tries)
 }
 
-// checked reads what the function G prints: the checksum and the size, and the
-// bytes as hexadecimal digits.
+// checked reads what the function G prints: the digest, and the bytes as hexadecimal digits.
 func checked(text string) ([]byte, bool) {
 	sum, digits, _ := strings.Cut(text, "\n")
 	data, err := hex.DecodeString(strings.TrimSpace(digits))
-	return data, err == nil && strings.TrimSpace(sum) == fmt.Sprintf("%d %d", cksum(data), len(data))
+	return data, err == nil && strings.TrimSpace(sum) == digest(data)
 }
+
+// digest is what sha256sum prints of its standard input.
+func digest(data []byte) string { return fmt.Sprintf("%x  -", sha256.Sum256(data)) }

@@ -28,12 +28,12 @@ type Line interface {
 // status.
 //
 // Everything that is sent is typed, in lines of which each is acknowledged, and
-// checked by cksum. Jobs run in the background of the shell, which so can always
+// checked by its SHA-256. Jobs run in the background of the shell, which so can always
 // be asked whether the guest lives. A job's output is kept in files and fetched
 // when it has ended, in pieces that are checked; only what was asked for as Live
 // comes as it is printed, both streams as one, with whatever else the console
-// prints meanwhile. Nothing of the guest but a POSIX shell with cat, cksum, dd,
-// od, tr, wc and rm is needed.
+// prints meanwhile. Nothing of the guest but a POSIX shell with cat, dd, od, rm,
+// sha256sum, tr and wc is needed.
 type Shell struct {
 	line    Line
 	session *Session
@@ -62,7 +62,7 @@ var ErrClosed = errors.New("the shell on the serial console was closed")
 var errEnded = errors.New("the serial console has ended")
 
 // programs are those that a Shell cannot do without.
-const programs = "cat cksum dd od tr wc rm"
+const programs = "cat dd od rm sha256sum tr wc"
 
 // functions are what the guest's shell is taught: short lines are typed fast. $d
 // is the directory; a job's files are NUMBER and a letter: its command line, its
@@ -73,7 +73,7 @@ const programs = "cat cksum dd od tr wc rm"
 func functions(token string) []string {
 	return []string{
 		`P() { printf "$2" >>$d/$1; }`,
-		`G() { dd if=$d/$1 bs=` + fmt.Sprint(pieceSize) + ` skip=$2 count=1 >$d/p 2>/dev/null; cksum <$d/p; od -An -v -tx1 $d/p | tr -d ' \n'; echo; }`,
+		`G() { dd if=$d/$1 bs=` + fmt.Sprint(pieceSize) + ` skip=$2 count=1 >$d/p 2>/dev/null; sha256sum <$d/p; od -An -v -tx1 $d/p | tr -d ' \n'; echo; }`,
 		`X() { r=$?; echo $r >$d/$1s; echo "` + token + `"-x$1 $r; }`,
 		`L() { { { echo "` + token + `"-l$1; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null; q=$!; }`,
 		`C() { { { sh $d/$1c >$d/$1o 2>$d/$1e; X $1; } <$d/$1i & } 2>/dev/null; }`,
@@ -246,6 +246,9 @@ func (sh *Shell) hold(ctx context.Context) (release func(), err error) {
 		defer func() { sh.holding <- n }()
 		sh.mu.Lock()
 		live := sh.stream.job != 0
+		if n+by == 0 {
+			sh.stream.quiet = false // before it goes on
+		}
 		sh.mu.Unlock()
 		if n == edge && live {
 			// One that has ended meanwhile can't be signaled.
@@ -255,8 +258,8 @@ func (sh *Shell) hold(ctx context.Context) (release func(), err error) {
 		}
 		n += by
 		sh.mu.Lock()
-		sh.stream.quiet = n > 0
-		sh.mu.Unlock()
+		defer sh.mu.Unlock()
+		sh.stream.quiet = n > 0 && sh.stream.job != 0
 		return nil
 	}
 	if err := change(ctx, 1, 0, "STOP"); err != nil {

@@ -23,7 +23,7 @@ type stream struct {
 	answered func(command int, text, status string) // once per command
 
 	silent int  // a command that prints nothing: what comes within its answer is a job's
-	quiet  bool // the job stands still: all that comes within an answer is the answer
+	quiet  bool // the job stands still: nothing that comes is its output
 
 	held    []byte // what may be, or is, the beginning of something of ours
 	job     int    // whose output comes now; 0: none's
@@ -55,12 +55,12 @@ func (s *stream) write(p []byte) {
 		}
 		s.emit(s.held[:at])
 		s.held = append(s.held[:0], s.held[at:]...)
-		end := bytes.IndexByte(s.held, '\n') + 1
+		end := bytes.IndexByte(s.held[:min(len(s.held), echoMost)], '\n') + 1
 		if end == 0 && len(s.held) < echoMost {
 			return
 		}
 		if end == 0 {
-			end = len(s.held)
+			end = echoMost
 		}
 		rest := append([]byte(nil), s.held[end:]...)
 		s.mark(s.held[len(s.token):end])
@@ -124,7 +124,9 @@ func (s *stream) flush() {
 // emit takes bytes that are not ours.
 func (s *stream) emit(p []byte) {
 	if s.command == 0 || s.command == s.silent {
-		s.print(p)
+		if !s.quiet { // else it is what shells say of jobs that have ended
+			s.print(p)
+		}
 		return
 	}
 	s.answer = append(s.answer, p[:min(len(p), answerMost-len(s.answer))]...)

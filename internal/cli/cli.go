@@ -45,6 +45,7 @@ type cli struct {
 	Snapshot snapshotCommand `cmd:"" help:"Manage the saved machines."`
 	QMP      qmpCommand      `cmd:"" name:"qmp" help:"Talk to the monitor of the QEMU of a guest that runs."`
 	Doctor   doctorCommand   `cmd:"" help:"Look at this host, and at the guests that run here: what is fine, slow or broken, and how to fix it."`
+	Console  consoleCommand  `cmd:"" help:"Connect this terminal to the serial console of a running guest."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
 }
 
@@ -97,6 +98,8 @@ func (c Command) Main() int {
 		return 0
 	case parsed.Command() == "doctor":
 		return c.doctor(&grammar.Doctor)
+	case parsed.Command() == "console":
+		return c.console(&grammar.Console)
 	}
 	if strings.HasPrefix(parsed.Command(), "qmp") {
 		return c.qmp(&grammar.QMP)

@@ -150,11 +150,10 @@ func (j *job) execute(ctx context.Context, number int) (int, error) {
 		return 1, nil
 	}
 	if !j.isLive {
-		release, err := sh.hold(ctx)
-		if err != nil {
+		if err := sh.hold(ctx); err != nil {
 			return 0, err
 		}
-		defer release()
+		defer sh.goOn()
 	}
 	err := sh.put(ctx, name+"c", []byte(j.line))
 	if err == nil {

@@ -234,42 +234,43 @@ func (sh *Shell) answered(command int, text, status string) {
 }
 
 // hold stops the live output, so that what is typed and answered meanwhile does
-// not get mixed up with it; release lets it go on.
-func (sh *Shell) hold(ctx context.Context) (release func(), err error) {
-	change := func(ctx context.Context, by, edge int, signal string) error {
-		var n int
-		select {
-		case n = <-sh.holding:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		defer func() { sh.holding <- n }()
-		sh.mu.Lock()
-		live := sh.stream.job != 0
-		if n+by == 0 {
-			sh.stream.quiet = false // before it goes on
-		}
-		sh.mu.Unlock()
-		if n == edge && live {
-			// One that has ended meanwhile can't be signaled.
-			if _, err := sh.typed(ctx, "kill -s "+signal+" $q 2>/dev/null || :"); err != nil {
-				return err
-			}
-		}
-		n += by
-		sh.mu.Lock()
-		defer sh.mu.Unlock()
-		sh.stream.quiet = n > 0 && sh.stream.job != 0
-		return nil
+// not get mixed up with it. When it succeeds, goOn must follow.
+func (sh *Shell) hold(ctx context.Context) error { return sh.change(ctx, 1, "STOP") }
+
+// goOn takes one hold back. The shell may be of no use any more, and then it fails.
+func (sh *Shell) goOn() {
+	ctx, cancel := sh.context()
+	defer cancel()
+	_ = sh.change(ctx, -1, "CONT") // nobody waits for output any more
+}
+
+// change signals who prints the live output when the first wants quiet and when
+// the last no longer does.
+func (sh *Shell) change(ctx context.Context, by int, signal string) error {
+	var n int
+	select {
+	case n = <-sh.holding:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
-	if err := change(ctx, 1, 0, "STOP"); err != nil {
-		return nil, err
+	defer func() { sh.holding <- n }()
+	sh.mu.Lock()
+	signaled := sh.stream.job != 0 && (n == 0 || n+by == 0)
+	if n+by == 0 {
+		sh.stream.quiet = false // before it goes on
 	}
-	return func() {
-		ctx, cancel := sh.context()
-		defer cancel()
-		_ = change(ctx, -1, 1, "CONT") // fails when the shell is of no use any more
-	}, nil
+	sh.mu.Unlock()
+	if signaled {
+		// One that has ended meanwhile can't be signaled.
+		if _, err := sh.typed(ctx, "kill -s "+signal+" $q 2>/dev/null || :"); err != nil && by > 0 {
+			return err
+		}
+	}
+	n += by
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.stream.quiet = n > 0 && sh.stream.job != 0
+	return nil
 }
 
 // live passes on what a job prints; the stream is locked.

@@ -86,7 +86,7 @@ func boot(t *testing.T, shell ...string) *world {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		cancel()
-		<-w.ran
+		_ = <-w.ran // the terminal is gone
 	})
 	return w
 }
@@ -142,7 +142,7 @@ func TestShell(t *testing.T) {
 			if err := c.Alive(t.Context()); err != nil {
 				t.Error(err)
 			}
-			testScript(t, c, w)
+			testScript(t, c)
 			if text := w.log.String(); strings.Contains(text, "printf '\\000") || !strings.Contains(text, "are typed here, not shown]") {
 				t.Errorf("the log shows what was typed:\n%s", text)
 			}
@@ -155,7 +155,7 @@ func TestShell(t *testing.T) {
 
 // testScript runs a script live: what it prints comes as it does, without what
 // the dialogue types and says around it.
-func testScript(t *testing.T, c *guest.Client, w *world) {
+func testScript(t *testing.T, c *guest.Client) {
 	t.Helper()
 	var out bytes.Buffer
 	res, err := c.RunScript(t.Context(), guest.Script{

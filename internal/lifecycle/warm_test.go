@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -68,6 +69,10 @@ func TestSnapshotKeyChanges(t *testing.T) {
 		"shell of prepare": func(r *run) { r.config.Shell = "bash {0}" },
 		"QEMU's arguments": func(r *run) { r.features.Sandbox = false },
 		"isolation":        func(r *run) { r.config.Network = networkRestricted },
+		"second serial":    func(r *run) { r.config.SerialPort.Set = true },
+		"ready-pattern":    func(r *run) { r.config.ReadyPattern = regexp.MustCompile("login:") },
+		"console-script":   func(r *run) { script(t, r, `send "a"`) },
+		"another dialogue": func(r *run) { script(t, r, `send "b"`) },
 	} {
 		r := savable(t)
 		change(r)

@@ -65,9 +65,10 @@ func TestArgs(t *testing.T) {
 		"restored": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, ReadOnly: true}, Incoming: "defer", Disks: []Disk{
 			{Image: Image{Format: "qcow2", FD: 8, Base: &Image{Format: "qcow2", FD: 6, Base: &Image{Format: "raw", FD: 7}}}},
 		}}),
-		"runas":    {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: Nobody()}},
-		"run-with": {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: User{1000, 100}, RunWith: true}},
-		"probe":    {Name: "a,b", Hardware: Hardware{Machine: "microvm", CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB}, Accel: AccelTCG, Firmware: Blob{FD: 3}, DebugExit: true, NoSandbox: true},
+		"second-serial": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, SecondSerial: true, Serial2FD: 8, Disks: []Disk{overlaid(6)}}),
+		"runas":         {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: Nobody()}},
+		"run-with":      {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: User{1000, 100}, RunWith: true}},
+		"probe":         {Name: "a,b", Hardware: Hardware{Machine: "microvm", CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB}, Accel: AccelTCG, Firmware: Blob{FD: 3}, DebugExit: true, NoSandbox: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden(t, "argv/"+name+".txt", lines(spec.Args()))

@@ -1,0 +1,197 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/config"
+	"github.com/org/hurd-qemu-action/internal/console"
+	"github.com/org/hurd-qemu-action/internal/dialogue"
+)
+
+// script gives a run a console-script.
+func script(t *testing.T, r *run, text string) {
+	t.Helper()
+	r.config.ConsoleScript = text
+	if problems := r.readDialogue(); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+}
+
+func TestReadDialogue(t *testing.T) {
+	serial := func(c *config.Config) { c.Transport = transportSerial }
+	for name, tc := range map[string]struct {
+		set  func(*config.Config)
+		want []string
+	}{
+		"nothing":         {func(*config.Config) {}, nil},
+		"all lines":       {func(c *config.Config) { c.ConsoleScript = "expct \"x\"\n\nsend 3\n" }, []string{"console-script: line 1: \"expct\" is no statement", "console-script: line 3: \"3\" can't be sent"}},
+		"a variable":      {func(c *config.Config) { c.ConsoleScript = "send env SET env NOT_SET" }, []string{"console-script: it sends the variable NOT_SET, which is not set"}},
+		"another login":   {func(c *config.Config) { serial(c); c.SSHUser = "demo" }, []string{`ssh-user: "demo": with transport: serial there is no SSH`}},
+		"a tar":           {func(c *config.Config) { serial(c); c.Sync = syncTar }, []string{`sync: "tar": a serial console is too slow`}},
+		"a saved machine": {func(c *config.Config) { serial(c); c.Snapshot = snapshotRestore }, []string{`snapshot: "restore": a machine whose shell is on its serial console can't be saved`}},
+		"serial":          {serial, nil},
+		"tar over SSH":    {func(c *config.Config) { c.Sync, c.SSHUser = syncTar, "demo" }, nil},
+	} {
+		r, _ := newRun()
+		r.Host.Environ = []string{"SET=s3cr3t-value"}
+		r.config = config.Config{SSHUser: "root", Snapshot: snapshotAuto, Transport: "ssh", Sync: syncAuto}
+		tc.set(&r.config)
+		problems := r.readDialogue()
+		if len(problems) != len(tc.want) {
+			t.Errorf("%s: %v", name, problems)
+			continue
+		}
+		for i, p := range problems {
+			if !strings.HasPrefix(p.Error(), tc.want[i]) {
+				t.Errorf("%s: %v, want %s", name, p, tc.want[i])
+			}
+		}
+		if name == "a variable" && r.mask.String("it is s3cr3t-value") != "it is ***" {
+			t.Error("what is sent is not masked")
+		}
+	}
+}
+
+// TestNoSnapshotOverConsole: the run goes on without one, and knows why.
+func TestNoSnapshotOverConsole(t *testing.T) {
+	r := savable(t)
+	r.config.Transport = transportSerial
+	if err := r.planSnapshot(); err != nil || r.warm.store != nil || r.warm.why != noSnapshotOverConsole {
+		t.Errorf("%v, %+v", err, r.warm)
+	}
+}
+
+// talking is a run with a console whose guest is a connection.
+func talking(t *testing.T) (r *run, guest net.Conn, log func() string) {
+	t.Helper()
+	r, out := newRun()
+	ours, theirs := net.Pipe()
+	r.console = console.New(ours, console.Options{})
+	done := make(chan error, 1)
+	go func() { done <- r.console.Run(context.Background()) }()
+	t.Cleanup(func() { _ = theirs.Close(); <-done })
+	return r, theirs, out.String
+}
+
+func print(t *testing.T, guest io.Writer, text string) {
+	t.Helper()
+	if _, err := io.WriteString(guest, text); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGetReady waits for ready-pattern, then holds the user's dialogue; only
+// then anything else is done.
+func TestGetReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, guest, log := talking(t)
+		r.Host.Environ = []string{"PASSWORD=s3cr3t-value"}
+		script(t, r, "send env PASSWORD \"\\n\"\nexpect \"# \" within 5s\n")
+		r.config.ReadyPattern = regexp.MustCompile(`^box login: $`)
+		typed := make(chan string, 1)
+		go func() {
+			print(t, guest, "noise login: \r\nbox lo")
+			time.Sleep(time.Minute)
+			if why := r.refuseTyping(); why != "" {
+				t.Errorf("nobody may type while it boots: %s", why)
+			}
+			print(t, guest, "gin: ")
+			buf := make([]byte, len("s3cr3t-value\n"))
+			_, _ = io.ReadFull(guest, buf)
+			if r.refuseTyping() == "" {
+				t.Error("somebody else may type into the dialogue")
+			}
+			typed <- string(buf)
+			print(t, guest, "\r\nbox# ")
+		}()
+		did, err := r.getReady(t.Context())
+		if err != nil || !did || <-typed != "s3cr3t-value\n" || r.refuseTyping() != "" {
+			t.Errorf("%v, %v", did, err)
+		}
+		if !strings.Contains(log(), "The console says that the guest is ready, after") || !strings.Contains(log(), "box login:") || strings.Contains(log(), "s3cr3t") {
+			t.Errorf("the log: %s", log())
+		}
+	})
+}
+
+// TestNotReady shows the pattern, or what was expected, and the console's last lines.
+func TestNotReady(t *testing.T) {
+	for name, tc := range map[string]struct {
+		pattern, script string
+		title, says     string
+	}{
+		"ready-pattern":  {"^up$", "", "The guest did not say that it is ready", `no line of the serial console matches ready-pattern "^up$": boot-timeout was over`},
+		"console-script": {"", `expect "ready" within 5s`, "The console-script did not get on", `console-script: line 1: "ready" did not come on the serial console within 5s`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, guest, _ := talking(t)
+				script(t, r, tc.script)
+				if tc.pattern != "" {
+					r.config.ReadyPattern = regexp.MustCompile(tc.pattern)
+				}
+				print(t, guest, "the last line\r\nbox login: ")
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, overTime(time.Minute))
+				defer cancel()
+				_, err := r.getReady(ctx)
+				var failure *Error
+				if e := r.notReady(err, context.Cause(ctx)); e != nil {
+					failure = e
+				} else {
+					var said dialogueError
+					if !errors.As(err, &said) || !errors.As(r.dialogueFailure(said), &failure) {
+						t.Fatalf("err = %v", err)
+					}
+				}
+				if failure.Kind != BootFailed || failure.Title != tc.title || failure.Error() != tc.says {
+					t.Errorf("%s: %s: %v", failure.Kind, failure.Title, failure)
+				}
+				if got := strings.Join(failure.Quote, "|"); got != "the last line|box login:" {
+					t.Errorf("quoted %q", got)
+				}
+			})
+		})
+	}
+}
+
+// TestConsoleWantsPassword tells how to give it.
+func TestConsoleWantsPassword(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, guest, _ := talking(t)
+		go func() {
+			print(t, guest, "box login: ")
+			_, _ = io.ReadFull(guest, make([]byte, len("root\n")))
+			print(t, guest, "Password: ")
+		}()
+		err := r.openShell(t.Context(), false)
+		var said dialogueError
+		if !errors.As(err, &said) || !errors.Is(err, dialogue.ErrPassword) {
+			t.Fatalf("err = %v", err)
+		}
+		var failure *Error
+		if !errors.As(r.dialogueFailure(said), &failure) || !strings.Contains(strings.Join(failure.Advice, " "), "send env PASSWORD") {
+			t.Errorf("%+v", failure)
+		}
+		if r.refuseTyping() != "" {
+			t.Error("the console is still spoken for")
+		}
+	})
+}
+
+// TestPrepareOverConsole: an image may be edited otherwise when it is reached
+// over its console, so the prepared disk is another one.
+func TestPrepareOverConsole(t *testing.T) {
+	a, b := savable(t), savable(t)
+	b.config.Transport = transportSerial
+	if a.prepareKey() == b.prepareKey() {
+		t.Error("one prepared disk for both transports")
+	}
+}

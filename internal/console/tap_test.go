@@ -49,7 +49,9 @@ func testConceal(t *testing.T) {
 	stop()
 	p.says(t, "untapped\r\n")
 	_ = p.guest.Close()
-	_ = <-p.done
+	if err := <-p.done; err != nil {
+		t.Error(err)
+	}
 	if want := "before\r\n# typ\r\n[hurd-qemu-action: 1 KiB are typed here, not shown]\r\nafter\r\nuntapped\r\n"; log.String() != want {
 		t.Errorf("the log is %q, want %q", log.String(), want)
 	}
@@ -103,7 +105,9 @@ func testWaitLine(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 	_ = p.guest.Close()
-	_ = <-p.done
+	if err := <-p.done; err != nil {
+		t.Error(err)
+	}
 	if _, err := p.WaitLine(t.Context(), regexp.MustCompile(`never`)); !errors.Is(err, ErrEnded) {
 		t.Errorf("err = %v", err)
 	}

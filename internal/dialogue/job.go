@@ -71,7 +71,7 @@ func (j *job) CloseWrite() error {
 		return io.EOF
 	}
 	j.began = true
-	ctx, release := j.shell.context()
+	ctx, release := j.shell.context(context.Background())
 	ctx, j.cancel = context.WithCancelCause(ctx)
 	go func() {
 		defer release()
@@ -153,7 +153,7 @@ func (j *job) execute(ctx context.Context, number int) (int, error) {
 		if err := sh.hold(ctx); err != nil {
 			return 0, err
 		}
-		defer sh.goOn()
+		defer sh.goOn(ctx)
 	}
 	err := sh.put(ctx, name+"c", []byte(j.line))
 	if err == nil {

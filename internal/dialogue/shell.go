@@ -238,8 +238,8 @@ func (sh *Shell) answered(command int, text, status string) {
 func (sh *Shell) hold(ctx context.Context) error { return sh.change(ctx, 1, "STOP") }
 
 // goOn takes one hold back. The shell may be of no use any more, and then it fails.
-func (sh *Shell) goOn() {
-	ctx, cancel := sh.context()
+func (sh *Shell) goOn(ctx context.Context) {
+	ctx, cancel := sh.context(context.WithoutCancel(ctx))
 	defer cancel()
 	_ = sh.change(ctx, -1, "CONT") // nobody waits for output any more
 }
@@ -344,7 +344,7 @@ func (sh *Shell) SendRequest(string, bool, []byte) (bool, []byte, error) {
 // alive has the shell say something. It also finds jobs whose end was lost
 // because something else was printed into its mark.
 func (sh *Shell) alive() error {
-	ctx, cancel := sh.context()
+	ctx, cancel := sh.context(context.Background())
 	defer cancel()
 	out, err := sh.typed(ctx, "echo $d/*s")
 	if err != nil {
@@ -387,9 +387,9 @@ func (sh *Shell) lateEnd(ctx context.Context, number int) error {
 	return nil
 }
 
-// context is one that ends with the shell.
-func (sh *Shell) context() (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+// context is one that ends with the shell as well.
+func (sh *Shell) context(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
 	go func() {
 		select {
 		case <-sh.done:

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,7 +71,11 @@ func boot(t *testing.T, shell ...string) *world {
 	}
 	ours, theirs := openTerminal(t)
 	w := &world{log: &bytes.Buffer{}, dir: t.TempDir(), ran: make(chan error, 1)}
-	cmd := exec.Command(path, append(shell[1:], "-i")...)
+	args := shell[1:]
+	if !slices.Contains(args, "-c") {
+		args = append(args, "-i")
+	}
+	cmd := exec.Command(path, args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "PS1=box# ", "TERM=vt100", "TMPDIR=" + w.dir}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, theirs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Pdeathsig: syscall.SIGKILL}
@@ -93,10 +98,37 @@ func boot(t *testing.T, shell ...string) *world {
 	return w
 }
 
+// TestShellAfterLogin logs in where nobody is: on a Hurd's own prompt, behind all
+// that a real one prints while it boots, and on Debian's.
+func TestShellAfterLogin(t *testing.T) {
+	for name, getty := range map[string]string{
+		"hurd": `cat ../../testdata/serial/boot-good.log
+while read -r word user; do
+	test "$word $user" != "login root" || exec dash -i
+	printf "sh: %s: not found\nlogin> " "$word"
+done`,
+		"debian": `printf "\nDebian GNU/Hurd 13 box console\n\nbox login: "
+while read -r user; do
+	test "$user" != root || { printf "Last login: Tue on console\n"; exec dash -i; }
+	printf "Login incorrect\nbox login: "
+done`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := boot(t, "dash", "-c", getty).client(t, false)
+			var out bytes.Buffer
+			status, err := c.Run(t.Context(), guest.Command{Line: "echo here; exit 3", Stdout: &out})
+			if err != nil || status.Code != 3 || out.String() != "here\n" {
+				t.Errorf("%v, %v, %q", status, err, out.String())
+			}
+		})
+	}
+}
+
 // client logs in and gives what the rest of the program uses.
-func (w *world) client(t *testing.T) *guest.Client {
+func (w *world) client(t *testing.T, poke bool) *guest.Client {
 	t.Helper()
-	s := &dialogue.Session{Console: w.console, Step: 20 * time.Second, Poke: true}
+	s := &dialogue.Session{Console: w.console, Step: 20 * time.Second, Poke: poke}
 	if err := s.Enter(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +163,7 @@ func TestShell(t *testing.T) {
 		t.Run(shell[0], func(t *testing.T) {
 			t.Parallel()
 			w := boot(t, shell...)
-			c := w.client(t)
+			c := w.client(t, true)
 			if !strings.HasPrefix(c.Uname(), "Linux ") {
 				t.Errorf("uname %q", c.Uname())
 			}
@@ -180,7 +212,7 @@ func testScript(t *testing.T, c *guest.Client) {
 // TestShellStops ends a script that does not want to, with all its output until then.
 func TestShellStops(t *testing.T) {
 	w := boot(t, "dash")
-	c := w.client(t)
+	c := w.client(t, true)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	late := errors.New("too late")
 	out := &waiter{text: "\n40\n", found: func() { cancel(late) }}
@@ -235,7 +267,7 @@ func (w *waiter) Write(p []byte) (int, error) {
 // TestShellEnds: when the guest is gone, whoever waits for it is told.
 func TestShellEnds(t *testing.T) {
 	w := boot(t, "dash")
-	c := w.client(t)
+	c := w.client(t, true)
 	out := &waiter{text: "begun", found: func() { _ = w.line.Close() }}
 	_, err := c.RunScript(t.Context(), guest.Script{Text: "echo begun; sleep 5 </dev/null >/dev/null 2>&1", Shell: "sh {0}"}, out, out)
 	if !errors.Is(err, guest.ErrLost) {

@@ -274,6 +274,7 @@ func TestProblems(t *testing.T) {
 		{"a raw serial port", func(in *Inputs) { in.SerialPort = "0 raw" }, ""},
 		{"a serial port that is none", func(in *Inputs) { in.SerialPort = "65536" }, "is not a port"},
 		{"no network for SSH", func(in *Inputs) { in.Network = "none" }, "needs transport: serial"},
+		{"no keys for the console", func(in *Inputs) { in.Provision, in.Transport = "none", "serial" }, ""},
 		{"no network for the console", func(in *Inputs) { in.Network, in.Transport = "none", "serial" }, ""},
 		{"ports for no network", func(in *Inputs) { in.Network, in.Transport, in.Forward = "none", "serial", "tcp 1:1" }, "forward: "},
 		{"native without none", func(in *Inputs) { in.DiskAIO = "native" }, "disk-cache: none"},

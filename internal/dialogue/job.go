@@ -16,8 +16,8 @@ import (
 const (
 	// inputMost bounds what is typed for one job: about a minute on an emulated machine.
 	inputMost = units.Bytes(512 << 10)
-	// outputMost bounds what is fetched of each of a job's outputs.
-	outputMost = 1 << 20
+	// outputMost bounds what is fetched of each of a job's outputs: about as long.
+	outputMost = 4 << 20
 )
 
 // A job is a session: a command on its way into the guest, there, and back.

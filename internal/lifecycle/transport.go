@@ -103,7 +103,7 @@ func (r *run) openShell(ctx context.Context, poke bool) error {
 	r.haveClient(client)
 	r.result.SSH = time.Since(begin)
 	r.Log.Printf("A shell of the user %s runs on the serial console. The script's two outputs are one there, with what else the console prints. "+
-		"There are no saved machines, and no sync: tar; a command's files come back up to 1 MiB each.", r.shellUser)
+		"There are no saved machines, and no sync: tar; results of the script beside the workspace come back up to 4 MiB.", r.shellUser)
 	return nil
 }
 

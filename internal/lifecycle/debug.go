@@ -55,6 +55,7 @@ func (r *run) hold(ctx context.Context, why string) {
 		return
 	}
 	start := time.Now()
+	defer r.letType()()
 	limit, stop := r.ending.context(ctx, r.config.DebugTimeout, endBudget) // an interrupt ends it at once
 	defer stop()
 	end, note := r.letIn(limit, why)
@@ -80,7 +81,7 @@ func (r *run) letIn(ctx context.Context, why string) (end, note string) {
 	if r.Host.Container != "" {
 		say("Host", "from the host of this container, put this before each of these commands: docker exec -it "+r.Host.Container)
 	}
-	if r.client != nil && r.gone() == nil {
+	if r.client != nil && r.gone() == nil && !r.overConsole() {
 		if how, err := r.letInSSH(ctx, dir); err != nil {
 			r.warn("No way in over SSH", err.Error())
 		} else {

@@ -111,3 +111,10 @@ func (r *run) speak(why string) (end func()) {
 	r.speaking.Store(&why)
 	return func() { r.speaking.Store(nil) }
 }
+
+// letType lets people type on a console that the program itself speaks on,
+// while it has nothing to say, until the function is called.
+func (r *run) letType() (end func()) {
+	why := r.speaking.Swap(nil)
+	return func() { r.speaking.Store(why) }
+}

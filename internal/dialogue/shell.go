@@ -111,11 +111,13 @@ func (sh *Shell) prepare(ctx context.Context) error {
 	}
 	// The name can't be guessed, and mkdir does not follow a link.
 	name := "/hqa." + strings.ToLower(sh.session.token)
-	out, err := sh.typed(ctx, `u=$(umask); umask 077; unset HISTFILE; for b in "${TMPDIR:-/tmp}" /var/tmp "$HOME" /dev/shm; do d=$b`+name+`; mkdir $d && break; done; test -d $d`)
+	out, err := sh.typed(ctx, `u=$(umask); umask 077; for b in "${TMPDIR:-/tmp}" /var/tmp "$HOME" /dev/shm; do d=$b`+name+`; mkdir $d && break; done; test -d $d`)
 	if err != nil {
 		return fmt.Errorf("making a directory for temporary files: %w (%s)", err, out)
 	}
-	for _, f := range append(functions(sh.session.token), "stty tab0 2>/dev/null || :") {
+	// What is typed is not to be kept, a shell that waits is not to log out, and a
+	// terminal is to leave tabs alone.
+	for _, f := range append(functions(sh.session.token), "unset HISTFILE TMOUT 2>/dev/null || :", "stty tab0 2>/dev/null || :") {
 		if _, err := sh.typed(ctx, f); err != nil {
 			return err
 		}

@@ -52,6 +52,9 @@ func (r *run) bootFailure(ctx context.Context, err error) error {
 	if e := r.notReady(err, context.Cause(ctx)); e != nil {
 		return e
 	}
+	if e := r.shellLate(err); e != nil {
+		return e
+	}
 	var dialogue dialogueError
 	if errors.As(err, &dialogue) && !errors.As(err, new(bootLimit)) && !errors.As(err, new(*qemu.ExitError)) && !errors.As(err, new(findingError)) {
 		return r.dialogueFailure(dialogue)
@@ -220,7 +223,7 @@ func (r *run) showMachine() {
 	tail := r.console.Tail(tailLines)
 	text := make([]string, len(tail))
 	for i, l := range tail {
-		text[i] = l.Text
+		text[i] = r.mask.String(l.Text)
 	}
 	r.Log.Fold(fmt.Sprintf("The last %d lines of the serial console (all: %s)", len(text), r.result.SerialLog), text)
 	command := r.machine.Args()[0] + " " // the log begins with the command line, which is no message

@@ -142,6 +142,25 @@ func (r *run) dialogueFailure(e dialogueError) error {
 		"Use another way to provision, an image whose console lets root in without a password, or the input console-script.")
 }
 
+// shellLate explains a boot whose time was over before there was a shell on the
+// console; nil: something else was the matter.
+func (r *run) shellLate(err error) *Error {
+	var said dialogueError
+	var limit bootLimit
+	if !r.overConsole() || !errors.As(err, &said) || !errors.As(err, &limit) || limit.retry {
+		return nil
+	}
+	text := limit.Error() + ": " + said.doing
+	if n := len(r.console.Tail(-1)); n == 0 {
+		text += "; the console is empty: the guest may not use its serial line"
+	}
+	e := fail(BootFailed, "No shell on the serial console in time", errors.New(text),
+		"Look at the last lines of the console, above: what waits there can be answered by the input console-script.",
+		"Raise boot-timeout if the guest was still booting.")
+	e.Quote = r.lastWords()
+	return e
+}
+
 // quotedLines is how many lines of the console an error quotes.
 const quotedLines = 8
 

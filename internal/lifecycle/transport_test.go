@@ -77,7 +77,12 @@ func talking(t *testing.T) (r *run, guest net.Conn, log func() string) {
 	r.console = console.New(ours, console.Options{})
 	done := make(chan error, 1)
 	go func() { done <- r.console.Run(context.Background()) }()
-	t.Cleanup(func() { _ = theirs.Close(); <-done })
+	t.Cleanup(func() {
+		_ = theirs.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	return r, theirs, out.String
 }
 
@@ -182,6 +187,27 @@ func TestConsoleWantsPassword(t *testing.T) {
 		}
 		if r.refuseTyping() != "" {
 			t.Error("the console is still spoken for")
+		}
+	})
+}
+
+// TestNoShellInTime does not speak of SSH.
+func TestNoShellInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, guest, _ := talking(t)
+		r.config.Transport = transportSerial
+		go func() { _, _ = io.Copy(io.Discard, guest) }()
+		print(t, guest, "still booting\r\n")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, overTime(time.Minute))
+		defer cancel()
+		failure := r.shellLate(r.openShell(ctx, false))
+		if failure == nil || failure.Kind != BootFailed || strings.Contains(failure.Error(), "SSH") ||
+			!strings.HasPrefix(failure.Error(), "no command ran in the guest within boot-timeout (1m0s): getting to a shell") || len(failure.Quote) != 1 {
+			t.Errorf("%+v", failure)
+		}
+		r.config.Transport = "ssh"
+		if r.shellLate(r.openShell(ctx, false)) != nil {
+			t.Error("over SSH something else is to be said")
 		}
 	})
 }

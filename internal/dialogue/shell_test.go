@@ -219,7 +219,12 @@ func TestShellStops(t *testing.T) {
 	begin := time.Now()
 	_, err := c.RunScript(ctx, guest.Script{
 		Text:  "trap '' TERM; echo $$ >" + w.dir + "/pid; i=0; while :; do i=$((i+1)); echo $i; done",
-		Shell: "sh {0}", KillGrace: time.Second, CollectWithin: func(error) time.Duration { return 10 * time.Second },
+		Shell: "sh {0}", KillGraceFor: func(cause error) time.Duration {
+			if !errors.Is(cause, late) {
+				t.Errorf("the grace is for %v", cause)
+			}
+			return time.Second
+		}, CollectWithin: func(error) time.Duration { return 10 * time.Second },
 	}, out, out)
 	if !errors.Is(err, late) || time.Since(begin) > 30*time.Second {
 		t.Errorf("%v after %s", err, time.Since(begin))

@@ -55,6 +55,10 @@ type Script struct {
 	// when the context ends. 0 means two seconds.
 	KillGrace time.Duration
 
+	// KillGraceFor says the same for a cause: what the guest is told over a serial
+	// console is typed, which takes a busy one seconds. nil, or 0, means KillGrace.
+	KillGraceFor func(cause error) time.Duration
+
 	// CollectWithin says how long killing what is left of the script and fetching
 	// the Files may take when the context has ended for a cause, in one command. A
 	// busy emulated guest takes seconds to start one. nil, or 0, means 2.5 s.
@@ -228,7 +232,7 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 	cause := context.Cause(ctx)
 	ctx = context.WithoutCancel(ctx)
 	if exited != nil {
-		term, cancel := context.WithTimeout(ctx, r.script.KillGrace)
+		term, cancel := context.WithTimeout(ctx, r.script.killGrace(cause))
 		r.terminate(term)
 		select {
 		case <-exited:
@@ -240,6 +244,15 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 	late, cancel := context.WithTimeout(ctx, r.script.collectWithin(cause))
 	defer cancel()
 	_, _ = r.collect(late, true) // the files are all that can be had; the guest may be deaf
+}
+
+func (s Script) killGrace(cause error) time.Duration {
+	if s.KillGraceFor != nil {
+		if grace := s.KillGraceFor(cause); grace > 0 {
+			return grace
+		}
+	}
+	return s.KillGrace
 }
 
 func (s Script) collectWithin(cause error) time.Duration {

@@ -77,7 +77,7 @@ func (r *run) once(ctx context.Context, began time.Time, w watch) (guest.Result,
 	defer r.rekeyLater(ctx)()
 	res, err := r.client.RunScript(ctx, guest.Script{
 		Text: r.config.Script, Shell: r.config.Shell, Dir: r.scriptDir(), User: r.checkout.user,
-		Env: env, Files: files, CollectWithin: collectWithin, OnStart: w.start, OnEnd: w.end,
+		Env: env, Files: files, CollectWithin: collectWithin, KillGraceFor: r.killGrace, OnStart: w.start, OnEnd: w.end,
 	}, stdout, stderr)
 	closeOutput()
 	r.result.Script += res.Duration

@@ -124,6 +124,19 @@ func (r *run) overShell(ctx context.Context, s *dialogue.Session) (*guest.Client
 	return client, nil
 }
 
+// typingGrace is what a script that takes too long gets between TERM and KILL
+// over a console: on an emulated machine the typing alone takes a second.
+const typingGrace = 10 * time.Second
+
+// killGrace is guest.Script.KillGraceFor: an interrupt leaves no time for more
+// than the usual.
+func (r *run) killGrace(cause error) time.Duration {
+	if r.overConsole() && errors.As(cause, new(timeoutError)) {
+		return typingGrace
+	}
+	return 0
+}
+
 // dialogueFailure explains a login on the console that did not go as it should.
 func (r *run) dialogueFailure(e dialogueError) error {
 	if errors.As(e, new(*dialogue.ExpectError)) {

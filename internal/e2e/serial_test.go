@@ -29,8 +29,8 @@ sshd:*:19000:0:99999:7:::
 `
 )
 
-// editedGuest is the selftest guest with other files; without those that are empty.
-func editedGuest(t *testing.T, files map[string]string) string {
+// guestWith is the selftest guest with other files; without those that are empty.
+func guestWith(t *testing.T, files map[string]string) string {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "guest.img")
 	if out, err := exec.Command("zstd", "-dq", "../selftest/assets/selftest.img.zst", "-o", raw).CombinedOutput(); err != nil {
@@ -72,8 +72,8 @@ func editedGuest(t *testing.T, files map[string]string) string {
 	return raw
 }
 
-// needPrograms skips without the clients of serial ports, or fails where they must be.
-func needPrograms(t *testing.T, names ...string) {
+// needClients skips without the clients of serial ports, or fails where they must be.
+func needClients(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil && os.Getenv("E2E_REQUIRED") == "1" {
@@ -84,8 +84,8 @@ func needPrograms(t *testing.T, names ...string) {
 	}
 }
 
-// tool runs a shell command, for no longer than the test may wait.
-func tool(t *testing.T, command string) string {
+// runClient runs a shell command, for no longer than the test may wait.
+func runClient(t *testing.T, command string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "timeout", "60", "bash", "-c", command).CombinedOutput()
 	if err != nil {
@@ -149,8 +149,8 @@ EOF`
 // Meanwhile the guide's telnet example is at work on the second serial port.
 func TestE2ETransportSerial(t *testing.T) {
 	needGuest(t)
-	needPrograms(t, "telnet", "expect")
-	image := editedGuest(t, map[string]string{"/etc/inittab": gettysTab, "/etc/shadow": rootPassword})
+	needClients(t, "telnet", "expect")
+	image := guestWith(t, map[string]string{"/etc/inittab": gettysTab, "/etc/shadow": rootPassword})
 	p := start(t, setup{action: true, files: map[string]string{"a.txt": "from the host\n"}, env: []string{
 		"INPUT_IMAGE=" + image, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_TRANSPORT=serial", "INPUT_SERIAL-PORT=0 telnet",
 		"INPUT_CONSOLE-SCRIPT=" + serialDialogue, "CONSOLE_PASSWORD=root", "INPUT_READY-PATTERN=selftest login:",
@@ -159,7 +159,7 @@ func TestE2ETransportSerial(t *testing.T) {
 	p.keep = []string{"a.txt", "made.txt"}
 	port := secondPort(t, p.stdout)
 	p.stdout.await(t, "waiting\n", "::error title")
-	said := tool(t, strings.Replace(guideExpect, "PORT", port, 1))
+	said := runClient(t, strings.Replace(guideExpect, "PORT", port, 1))
 	has(t, "what expect saw", said, "login:", "Linux selftest ")
 	if status := p.wait(); status != 143 {
 		t.Errorf("exit status = %d, want 143", status)
@@ -205,7 +205,7 @@ func TestE2ETransportSerial(t *testing.T) {
 // too long in the guest, with what it had printed and made.
 func TestE2ETransportSerialTimeout(t *testing.T) {
 	needGuest(t)
-	image := editedGuest(t, map[string]string{"/etc/inittab": gettysTab, "/usr/sbin/sshd": ""})
+	image := guestWith(t, map[string]string{"/etc/inittab": gettysTab, "/usr/sbin/sshd": ""})
 	p := start(t, setup{args: []string{
 		"run", "--image=" + image, "--accel=tcg", "--memory=512", "--transport=serial", "--timeout=4s", "--run",
 		"echo begun; trap 'echo told to end; exit 0' TERM; while :; do echo busy; sleep 1; done",
@@ -225,8 +225,8 @@ func TestE2ETransportSerialTimeout(t *testing.T) {
 // console of a guest that is reached over SSH, and on those of a restored one.
 func TestE2ESerialPort(t *testing.T) {
 	needGuest(t)
-	needPrograms(t, "socat")
-	image := editedGuest(t, map[string]string{"/etc/inittab": sshTab})
+	needClients(t, "socat")
+	image := guestWith(t, map[string]string{"/etc/inittab": sshTab})
 	cache, err := makeScratch("hurd-e2e-serial-")
 	if err != nil {
 		t.Fatal(err)
@@ -240,10 +240,10 @@ func TestE2ESerialPort(t *testing.T) {
 		p.stderr.await(t, "Script", "error: ")
 		address := "TCP:localhost:" + port
 		// As in the guide: one-shot tools, of which one sends and another one reads.
-		said := tool(t, "echo root | socat - "+address+"; sleep 1; echo 'ls -la /etc/inittab; echo answer-$((40 + 2))' | socat - "+address)
+		said := runClient(t, "echo root | socat - "+address+"; sleep 1; echo 'ls -la /etc/inittab; echo answer-$((40 + 2))' | socat - "+address)
 		deadline := time.Now().Add(30 * time.Second)
 		for !strings.Contains(said, "answer-42") && time.Now().Before(deadline) {
-			said += tool(t, "socat -T 2 - "+address+",readbytes=1024 </dev/null")
+			said += runClient(t, "socat -T 2 - "+address+",readbytes=1024 </dev/null")
 		}
 		has(t, "the second port", said, "-rw-r--r--", "answer-42")
 

@@ -174,13 +174,13 @@ func (r *run) shellLate(err error) *Error {
 	return e
 }
 
-// quotedLines is how many lines of the console an error quotes.
-const quotedLines = 8
+// consoleQuote is how many lines of the console an error quotes.
+const consoleQuote = 8
 
 // lastWords are the last lines of the console.
 func (r *run) lastWords() []string {
 	var texts []string
-	for _, l := range r.console.Tail(quotedLines) {
+	for _, l := range r.console.Tail(consoleQuote) {
 		if text := strings.TrimSpace(l.Text); text != "" {
 			texts = append(texts, r.mask.String(actions.Printable(text)))
 		}

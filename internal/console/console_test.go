@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,6 +86,26 @@ func TestConsole(t *testing.T) {
 		}
 		if f := p.Findings(); len(f) != 2 || f[1].Line.Text != "login: " || !f[1].Line.Partial {
 			t.Errorf("findings %+v", f)
+		}
+	})
+}
+
+// TestPartialLines: the line in progress is passed on with each piece of it, at
+// the time of the piece, and a line that is complete no more.
+func TestPartialLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var got []string
+		p := newPort(t, Options{OnPartial: func(l Line) {
+			got = append(got, fmt.Sprintf("%s %q %t", l.Time.Sub(start), l.Text, l.Partial))
+		}})
+		for _, text := range []string{"start ext2fs.static: ", "Hurd server", " bootstrap\r\n", "whole\r\n", "next\r\nlogin: "} {
+			time.Sleep(time.Second)
+			p.says(t, text)
+		}
+		want := []string{`1s "start ext2fs.static: " true`, `2s "start ext2fs.static: Hurd server" true`, `5s "login: " true`}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	})
 }

@@ -3,10 +3,13 @@ package guest
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // connected is a simulated guest with a client in it.
@@ -20,6 +23,31 @@ func connected(t *testing.T, silence time.Duration, test func(t *testing.T, f *f
 		}
 		test(t, f, c)
 		_ = c.Close()
+	})
+}
+
+// TestTraffic: what goes each way is counted, and still known after the end.
+func TestTraffic(t *testing.T) {
+	connected(t, 30*time.Second, func(t *testing.T, f *forward, c *Client) {
+		sent, received := c.Traffic()
+		if sent < 500 || received < 500 { // the key exchange alone
+			t.Errorf("after the login %v were sent and %v received", sent, received)
+		}
+		f.server.command = func(_ string, ch sshChannel) (uint32, bool) {
+			_, _ = ch.Write(make([]byte, 1<<20))
+			return 0, true
+		}
+		if _, err := c.Run(t.Context(), Command{Line: "much", Stdout: io.Discard}); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.Close()
+		more, muchMore := c.Traffic()
+		if more -= sent; more < 50 || more > 100*units.KiB {
+			t.Errorf("%v were sent for a command", more)
+		}
+		if muchMore -= received; muchMore < units.MiB || muchMore > units.MiB*11/10 {
+			t.Errorf("%v were received of a megabyte", muchMore)
+		}
 	})
 }
 

@@ -105,6 +105,32 @@ func TestDialGuests(t *testing.T) {
 	}
 }
 
+// TestDialAnswer: a server's first word is told at its time, and neither a
+// connection that is accepted nor one that is reset is one.
+func TestDialAnswer(t *testing.T) {
+	simulated(t, func(t *testing.T, f *forward, o Options) {
+		f.answer = func(_ int, at time.Duration) (time.Duration, reaction) {
+			switch {
+			case at < 10*time.Second:
+				return 0, silence
+			case at < 20*time.Second:
+				return 0, reset
+			}
+			return 700 * time.Millisecond, serve
+		}
+		answers := make(chan time.Duration, 10)
+		o.OnAnswer = func() { answers <- time.Since(f.begin) }
+		c, err := Dial(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		if first := <-answers; first < 20700*time.Millisecond || first > 21*time.Second || first > time.Since(f.begin) {
+			t.Errorf("the first answer is told after %v", first)
+		}
+	})
+}
+
 // TestDialPenalties has a server that never gets to its first line and counts
 // as OpenSSH does: a penalty of 1 s for each connection that ends without a
 // login, running off with time, and a source with more than 15 s is refused.

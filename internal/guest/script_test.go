@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,29 @@ func (tc scriptCase) check(t *testing.T, c *Client) {
 	}
 	if stdout.String() != tc.stdout || stderr.String() != tc.stderr && !tc.anyStderr {
 		t.Errorf("stdout %q, stderr %q", &stdout, &stderr)
+	}
+}
+
+// TestScriptTime: OnStart comes when all is prepared and nothing has run, OnEnd
+// when it has; the Duration is what lies between.
+func TestScriptTime(t *testing.T) {
+	c := dialed(t, worlds()[0].in(t).listen())
+	var out bytes.Buffer
+	var events []string
+	var began, ended time.Time
+	r, err := c.RunScript(t.Context(), Script{
+		Text:    "echo ran",
+		OnStart: func() { began = time.Now(); events = append(events, "start after "+out.String()) },
+		OnEnd:   func() { ended = time.Now(); events = append(events, "end after "+out.String()) },
+	}, &out, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(events, "|"); got != "start after |end after ran\n" {
+		t.Errorf("events %q", got)
+	}
+	if d := ended.Sub(began); r.Duration <= 0 || r.Duration > d || d-r.Duration > 2*time.Second {
+		t.Errorf("the duration is %v, and it was %v from the start to the end", r.Duration, d)
 	}
 }
 

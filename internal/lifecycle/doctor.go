@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,8 @@ func Examined(h Host, x Examination) doctor.Host {
 	d.KVM = s.askKVM
 	d.Start = s.start
 	d.Memory = hostMemory
+	d.HugePages = func() error { return checkHugePages(x.Memory) }
+	d.DiskMode = s.tryDisk
 	d.Images = func() ([]doctor.Entry, error) { return imageEntries(store) }
 	d.Snapshots = func() ([]doctor.Entry, error) { return snapshotEntries(d.Paths.Snapshots) }
 	d.Guests = s.guests
@@ -83,7 +86,7 @@ func (s *examined) askQEMU(ctx context.Context) (doctor.QEMU, error) {
 
 func describeQEMU(f *qemu.Features) doctor.QEMU {
 	return doctor.QEMU{
-		Version: f.Version, Package: f.Package, TCG: f.TCG, Sandbox: f.Sandbox,
+		Version: f.Version, Package: f.Package, TCG: f.TCG, Sandbox: f.Sandbox, VNC: f.VNC,
 		PrivateRAM: f.PrivateRAM, Shared: f.HasMachine("pc-q35-7.2"), Missing: missingHardware(f),
 	}
 }
@@ -147,7 +150,7 @@ func (s *examined) start(ctx context.Context) (err error) {
 	g := qemu.Guest{Family: platform.Hurd, Arch: platform.AMD64, Drivers: platform.UserDrivers}
 	spec := qemu.Spec{
 		Name: "doctor", Hardware: qemu.Plan(g, qemu.Overrides{Memory: s.exam.Memory}, f), Accel: qemu.AccelTCG,
-		Forwards: []int{22}, NoSandbox: !f.Sandbox, Paused: true,
+		Forwards: []qemu.Forward{qemu.Loopback(22)}, NoSandbox: !f.Sandbox, Paused: true,
 	}
 	if !f.TCG {
 		spec.Accel = qemu.AccelKVM
@@ -158,6 +161,26 @@ func (s *examined) start(ctx context.Context) (err error) {
 	}
 	_, err = m.ForwardedPort(ctx, 22)
 	return errors.Join(err, m.Stop(context.WithoutCancel(ctx)))
+}
+
+func checkHugePages(memory units.Bytes) error {
+	pages, err := qemu.HostHugePages(os.DirFS("/"))
+	if err == nil {
+		err = pages.Check(memory)
+	}
+	if err == nil {
+		err = qemu.TryHugePages()
+	}
+	return err
+}
+
+// tryDisk tries a mode of the disk where its files would be.
+func (s *examined) tryDisk(ctx context.Context, cache, aio string) error {
+	f, err := s.features(ctx)
+	if err != nil {
+		return err
+	}
+	return qemu.TryDisk(ctx, qemu.StartOptions{Binary: s.host.QEMU, Features: f}, s.host.Temp, qemu.Cache(cache), qemu.AIO(aio))
 }
 
 func hostMemory() (doctor.Memory, error) {
@@ -235,9 +258,20 @@ func lookAtMachine(ctx context.Context, socket string) (doctor.Machine, error) {
 	g, err := qemu.GlanceAt(ctx, socket)
 	m := doctor.Machine{Version: g.Version, Status: g.Status}
 	for _, f := range g.Forwards {
-		m.Ports = append(m.Ports, doctor.Port{Address: f.Host, Guest: f.Guest})
+		if f.Protocol == qemu.TCP {
+			m.Ports = append(m.Ports, doctor.Port{Address: reachable(f), Guest: f.GuestPort})
+		}
 	}
 	return m, err
+}
+
+// reachable is where a port of this host is reached from here.
+func reachable(f qemu.Forward) string {
+	address := f.Address
+	if address.IsUnspecified() {
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // it listens there as well
+	}
+	return netip.AddrPortFrom(address, uint16(f.HostPort)).String()
 }
 
 // explainConsole names what in a console's text means that its guest is lost.

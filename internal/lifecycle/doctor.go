@@ -228,7 +228,9 @@ func (s *examined) guests(ctx context.Context) ([]doctor.Guest, error) {
 	var guests []doctor.Guest
 	for _, socket := range sockets {
 		dir := filepath.Dir(socket)
-		guests = append(guests, describeGuest(dir, slices.Contains(alive, dir)))
+		if lives := slices.Contains(alive, dir); lives || ours(dir) { // what others have left is theirs to remove
+			guests = append(guests, describeGuest(dir, lives))
+		}
 	}
 	return guests, nil
 }
@@ -241,17 +243,20 @@ const serialLink = "serial.log"
 // own: in one that somebody else has made, it may lead to a file of ours.
 func describeGuest(dir string, alive bool) doctor.Guest {
 	g := doctor.Guest{Dir: dir, Socket: filepath.Join(dir, qemu.SocketName), Alive: alive}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return g
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || !info.IsDir() {
-		return g
-	}
-	if to, err := os.Readlink(filepath.Join(dir, serialLink)); err == nil {
+	if to, err := os.Readlink(filepath.Join(dir, serialLink)); err == nil && ours(dir) {
 		g.Serial = to
 	}
 	return g
+}
+
+// ours tells whether this user has made a directory.
+func ours(dir string) bool {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
 }
 
 func lookAtMachine(ctx context.Context, socket string) (doctor.Machine, error) {

@@ -29,7 +29,7 @@ func Checks() []Check {
 		{Name: "sandbox", Title: "Confinement", Group: groupQEMU, quick: true, run: simple(checkSandbox)},
 		{Name: "tools", Title: "QEMU's tools and e2fsprogs", Group: groupQEMU, run: simple(checkTools)},
 		{Name: "unpackers", Title: "Decompressors", Group: groupQEMU, run: simple(checkUnpackers)},
-		{Name: "io-uring", Title: "io_uring", Group: groupQEMU, run: simple(checkIOUring)},
+		{Name: "disk-modes", Title: "Modes of the disk", Group: groupQEMU, busy: true, run: simple(checkDiskModes)},
 
 		{Name: "memory", Title: "Memory", Group: groupRoom, quick: true, run: simple(checkMemory)},
 		{Name: "hugepages", Title: "Huge pages", Group: groupRoom, run: simple(checkHugePages)},

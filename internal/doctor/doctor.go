@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -237,6 +238,7 @@ func (c Check) complete(found []Finding, took time.Duration) []Finding {
 		f := &found[i]
 		f.Check, f.Group, f.Covers, f.Seconds = c.Name, c.Group, entriesOf(c.Name), seconds(took)
 		f.Title = cmp.Or(f.Title, c.Title)
+		f.Text = strings.Join(strings.Fields(f.Text), " ") // errors may have several lines
 	}
 	return found
 }

@@ -146,6 +146,7 @@ func TestQuick(t *testing.T) {
 	w.job()
 	never := func(what string) { t.Errorf("%s was asked", what) }
 	w.Start = func(context.Context) error { never("a machine"); return nil }
+	w.DiskMode = func(context.Context, string, string) error { never("a mode"); return nil }
 	w.Images = func() ([]Entry, error) { never("the store"); return nil, nil }
 	w.Program = func(context.Context, string, ...string) (string, error) { never("a program"); return "", nil }
 	w.Downloads = func() []Download { never("the network"); return nil }

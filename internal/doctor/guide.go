@@ -46,7 +46,7 @@ var guide = []entry{
 	{"Performance Issues", []step{
 		{"Enable KVM if available", []string{"kvm"}},
 		{"Reduce memory/CPU if constrained", []string{"memory", "cpus", "load"}},
-		{"Use writeback cache", []string{"temp-space", "store-space", "io-uring"}},
+		{"Use writeback cache", []string{"temp-space", "store-space", "disk-modes"}},
 		{"Disable unnecessary features", []string{"hugepages", "unpackers"}},
 	}},
 }

@@ -30,7 +30,6 @@ type Host struct {
 	Listen   func(ctx context.Context, network, address string) (net.Listener, error)
 	Program  func(ctx context.Context, name string, arg ...string) (string, error) // what it prints
 	Limit    func(resource int) (soft uint64, err error)                           // getrlimit(2)
-	IOUring  func() error                                                          // whether the kernel lets this process use it
 	CPUs     func() int                                                            // that this process may run on
 	Client   *http.Client                                                          // with the proxy that downloads use
 
@@ -41,6 +40,8 @@ type Host struct {
 	QEMU      func(context.Context) (QEMU, error)
 	Start     func(context.Context) error // starts a machine as a run does, and ends it
 	Memory    func() (Memory, error)
+	HugePages func() error                                              // whether the guest's memory can be had in huge pages
+	DiskMode  func(ctx context.Context, cache, aio string) error        // whether QEMU can use a disk so
 	Images    func() ([]Entry, error)                                   // of the image store
 	Snapshots func() ([]Entry, error)                                   // of the store of saved machines
 	Image     func(context.Context) (string, error)                     // looks at the image that was named; nil: none was
@@ -124,6 +125,7 @@ type QEMU struct {
 	Package string // the distributor's version; empty: not known
 	TCG     bool
 	Sandbox bool // seccomp
+	VNC     bool
 
 	PrivateRAM bool     // memory that several machines share until they write to it
 	Shared     bool     // the machine type that saved machines are exchanged in

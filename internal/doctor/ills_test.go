@@ -68,6 +68,7 @@ var illQEMU = []ill{
 	{"qemu", "too old", withQEMU(func(q *QEMU) { q.Version = "6.2.0" }), Broken, "6.2.0", "Install QEMU 7 or later"},
 	{"qemu", "without a card", withQEMU(func(q *QEMU) { q.Missing = []string{"nic e1000"} }), Broken, "no nic e1000", "with all of its x86 devices"},
 	{"qemu", "of Debian 12", withQEMU(func(q *QEMU) { q.Version, q.PrivateRAM = "7.2.22", false }), Limited, "share no memory", "QEMU 10"},
+	{"qemu", "without VNC", withQEMU(func(q *QEMU) { q.VNC = false }), Limited, "no VNC", "QEMU 10"},
 	{"qemu", "of the far future", withQEMU(func(q *QEMU) { q.Version, q.Shared = "15.0.0", false }), Limited, "no machine type 7.2", ""},
 
 	{"start", "no firmware", starting("qemu ended: status 1: qemu: could not find 'bios-256k.bin'"), Broken, "bios-256k", "apt-get install seabios"},
@@ -91,7 +92,15 @@ var illQEMU = []ill{
 	{"tools", "usage of resize2fs", func(w *world) { w.runs["resize2fs"] = errors.New("status 1") }, Fine, "all there", ""},
 	{"unpackers", "no xz", without("xz"), Slow, "several times slower", "xz-utils"},
 	{"unpackers", "no zstd", without("zstd"), Fine, "our own code", ""},
-	{"io-uring", "forbidden", func(w *world) { w.IOUring = func() error { return unix.EPERM } }, Fine, "disk-aio: io_uring does not work", ""},
+	{"disk-modes", "no io_uring", func(w *world) {
+		w.DiskMode = func(_ context.Context, _, aio string) error {
+			if aio == "io_uring" {
+				return unix.EPERM
+			}
+			return nil
+		}
+	}, Fine, "disk-aio: native works as well; disk-cache: unsafe with disk-aio: io_uring does not work (operation not permitted)", ""},
+	{"disk-modes", "no QEMU", func(w *world) { w.QEMU = func(context.Context) (QEMU, error) { return QEMU{}, exec.ErrNotFound } }, Skipped, "no QEMU", ""},
 }
 
 func withKVM(state string, change ...func(*world)) func(*world) {
@@ -153,9 +162,7 @@ var illRoom = []ill{
 	{"memory", "used up", withMemory(Memory{Total: 8 * gib, Available: gib / 2}), Broken, "will be killed", "end what else uses"},
 	{"memory", "short", withMemory(Memory{Total: 8 * gib, Available: 2 * gib}), Slow, "swaps", "memory: 1G"},
 	{"memory", "unknown", func(w *world) { w.Memory = func() (Memory, error) { return Memory{}, errors.New("no meminfo") } }, Broken, "no meminfo", "Mount /proc"},
-	{"hugepages", "too few", func(w *world) { w.put("proc/meminfo", "HugePages_Free: 10\nHugepagesize: 2048 kB\n") }, Fine, "vm.nr_hugepages=1024", ""},
-	{"hugepages", "none", func(w *world) { w.put("proc/meminfo", "HugePages_Free: 0\nHugepagesize: 2048 kB\n") }, Fine, "none are free", ""},
-	{"hugepages", "unknown to the kernel", func(w *world) { w.put("proc/meminfo", "MemTotal: 1 kB\n") }, Fine, "this kernel has none", ""},
+	{"hugepages", "none", func(w *world) { w.HugePages = func() error { return errors.New("set more aside") } }, Fine, "set more aside", ""},
 	{"cpus", "one", func(w *world) { w.CPUs = func() int { return 1 } }, Slow, "1 processor:", "boot-timeout"},
 	{"cpus", "fewer than the guest's", func(w *world) { w.CPUs = func() int { return 2 }; w.Need.CPUs = 4 }, Slow, "the guest has 4", "cpus: 1"},
 	{"cpus", "half of one (version 2)", func(w *world) { w.put("sys/fs/cgroup/cpu.max", "50000 100000\n") }, Slow, "grants 0.5", "docker run --cpus"},

@@ -54,6 +54,7 @@ func (q QEMU) lost() []string {
 		text string
 	}{
 		{q.PrivateRAM, "machines that are restored at once share no memory (before 8.2)"},
+		{q.VNC, "a guest that is kept for debug shows no screen (no VNC)"},
 		{q.Shared, "machines that are saved here can't be restored by other versions of QEMU (no machine type 7.2)"},
 	} {
 		if !f.has {
@@ -324,12 +325,27 @@ func checkUnpackers(ctx context.Context, e *exam) Finding {
 	return fine("xz and zstd")
 }
 
-func checkIOUring(_ context.Context, e *exam) Finding {
-	if e.IOUring == nil {
+// modes are those of the disk beside the usual one, which works everywhere.
+var modes = []struct{ cache, aio string }{{"none", "threads"}, {"none", "native"}, {"unsafe", "io_uring"}}
+
+// checkDiskModes tries the others. None of them is needed, so that none is missed.
+func checkDiskModes(ctx context.Context, e *exam) Finding {
+	if e.DiskMode == nil {
 		return skipped("not asked")
 	}
-	if err := e.IOUring(); err != nil {
-		return fine(fmt.Sprintf("not to be had here (%v), as in Docker 25 and later: disk-aio: io_uring does not work; threads, the default, and native do", err))
+	if e.qemu != nil {
+		if _, err := e.qemu(ctx); err != nil {
+			return skipped("there is no QEMU to be tried")
+		}
 	}
-	return fine("can be had (disk-aio: io_uring), and is not needed")
+	var can, not []string
+	for _, m := range modes {
+		name := fmt.Sprintf("disk-cache: %s with disk-aio: %s", m.cache, m.aio)
+		if err := e.DiskMode(ctx, m.cache, m.aio); err != nil {
+			not = append(not, fmt.Sprintf("%s does not work (%v)", name, err))
+		} else {
+			can = append(can, name+" works as well")
+		}
+	}
+	return fine("the usual mode works; " + strings.Join(append(can, not...), "; "))
 }

@@ -57,34 +57,15 @@ func (e *exam) lessMemory(m Memory) string {
 	return max(leastMemory, min(room, e.Need.Memory/2)).String()
 }
 
+// checkHugePages says whether they can be had, which nothing needs.
 func checkHugePages(_ context.Context, e *exam) Finding {
-	free, err := strconv.ParseInt(e.meminfo("HugePages_Free:"), 10, 64)
-	size, sizeErr := strconv.ParseInt(e.meminfo("Hugepagesize:"), 10, 64)
-	switch {
-	case err != nil || sizeErr != nil || size <= 0:
-		return fine("this kernel has none: hugepages: true does not work, and is not needed")
-	case free == 0:
-		return fine(fmt.Sprintf("none are free: hugepages: true does not work, and is not needed (to have it: sysctl vm.nr_hugepages=%d)", e.pages(size)))
-	case units.Bytes(free*size)*units.KiB < e.Need.Memory:
-		return fine(fmt.Sprintf("%s are free, less than the guest's %s: hugepages: true needs sysctl vm.nr_hugepages=%d", (units.Bytes(free*size) * units.KiB).Human(), e.Need.Memory.Human(), e.pages(size)))
+	if e.HugePages == nil {
+		return skipped("not asked")
 	}
-	return fine(fmt.Sprintf("%s are free for hugepages: true", (units.Bytes(free*size) * units.KiB).Human()))
-}
-
-// pages is how many huge pages of a size in KiB the guest's memory takes.
-func (e *exam) pages(size int64) int64 {
-	page := units.Bytes(size) * units.KiB
-	return int64((e.Need.Memory + page - 1) / page)
-}
-
-// meminfo is the number behind a name in /proc/meminfo.
-func (e *exam) meminfo(name string) string {
-	for line := range strings.Lines(e.text("proc/meminfo")) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
-			return fields[1]
-		}
+	if err := e.HugePages(); err != nil {
+		return fine("not to be had, and not needed (hugepages: true): " + err.Error())
 	}
-	return ""
+	return fine(e.Need.Memory.Human() + " of them are free (hugepages: true), and are not needed")
 }
 
 func checkCPUs(_ context.Context, e *exam) Finding {

@@ -36,7 +36,7 @@ func System(getenv func(string) string) Host {
 		Listen: func(ctx context.Context, network, address string) (net.Listener, error) {
 			return (&net.ListenConfig{}).Listen(ctx, network, address)
 		},
-		Program: program, Limit: limit, IOUring: ioUring, CPUs: runtime.NumCPU,
+		Program: program, Limit: limit, CPUs: runtime.NumCPU,
 	}
 }
 
@@ -131,16 +131,6 @@ func limit(resource int) (uint64, error) {
 		return 0, err
 	}
 	return r.Cur, nil
-}
-
-// ioUring makes the call that begins its use, with an address that is none: a
-// kernel that would let us use it finds fault with the address.
-func ioUring() error {
-	_, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0)
-	if errno == 0 || errno == unix.EFAULT || errno == unix.EINVAL {
-		return nil
-	}
-	return errno
 }
 
 // nearest is the directory itself, or the first above it that exists: the one

@@ -49,9 +49,6 @@ func TestSystem(t *testing.T) {
 	if n, err := h.Limit(unix.RLIMIT_NOFILE); err != nil || n == 0 {
 		t.Errorf("%d, %v", n, err)
 	}
-	if err := h.IOUring(); err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOMEM) {
-		t.Errorf("io_uring: %v", err)
-	}
 	if out, err := h.Program(t.Context(), "sh", "-c", "echo out; echo err >&2"); err != nil || out != "out\nerr\n" {
 		t.Errorf("%q, %v", out, err)
 	}

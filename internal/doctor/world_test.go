@@ -57,7 +57,7 @@ func healthy(t *testing.T) *world {
 		"etc/group":        "root:x:0:\nkvm:x:105:\ndocker:x:999:\n",
 		"proc/cpuinfo":     "processor\t: 0\nflags\t\t: fpu vmx sse\n",
 		"proc/loadavg":     "0.50 0.40 0.30 1/200 1234\n",
-		"proc/meminfo":     "MemTotal: 8000000 kB\nHugePages_Total:    2048\nHugePages_Free:     2048\nHugepagesize:       2048 kB\n",
+		"proc/meminfo":     "MemTotal: 8000000 kB\n",
 		"proc/self/status": "Name:\tx\nSeccomp:\t2\n",
 		"proc/net/unix": "Num RefCount Protocol Flags Type St Inode Path\n" +
 			"0000000000000000: 00000002 00000000 00010000 0001 01 4711 " + socks + "\n",
@@ -117,9 +117,8 @@ func (w *world) system() {
 			}
 			return unix.RLIM_INFINITY, nil
 		},
-		IOUring: func() error { return nil },
-		CPUs:    func() int { return 4 },
-		Client:  &http.Client{Transport: w},
+		CPUs:   func() int { return 4 },
+		Client: &http.Client{Transport: w},
 	}
 }
 
@@ -129,10 +128,12 @@ func (w *world) others(serial string) {
 		return KVM{State: KVMWorks, Reason: "KVM: a test guest ran in 80 ms", Device: "/dev/kvm"}, nil
 	}
 	w.QEMU = func(context.Context) (QEMU, error) {
-		return QEMU{Version: "10.0.3", Package: "Debian", TCG: true, Sandbox: true, PrivateRAM: true, Shared: true}, nil
+		return QEMU{Version: "10.0.3", Package: "Debian", TCG: true, Sandbox: true, VNC: true, PrivateRAM: true, Shared: true}, nil
 	}
 	w.Start = func(context.Context) error { return nil }
 	w.Memory = func() (Memory, error) { return Memory{Total: 8 * gib, Available: 7 * gib}, nil }
+	w.HugePages = func() error { return nil }
+	w.DiskMode = func(context.Context, string, string) error { return nil }
 	w.Images = func() ([]Entry, error) { return []Entry{{Name: "abc", Size: gib}}, nil }
 	w.Snapshots = func() ([]Entry, error) { return nil, nil }
 	w.Image = func(context.Context) (string, error) { return "disk.qcow2, qcow2", nil }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,8 @@ func Examined(h Host, x Examination) doctor.Host {
 	d.KVM = s.askKVM
 	d.Start = s.start
 	d.Memory = hostMemory
+	d.HugePages = func() error { return checkHugePages(x.Memory) }
+	d.DiskMode = s.tryDisk
 	d.Images = func() ([]doctor.Entry, error) { return imageEntries(store) }
 	d.Snapshots = func() ([]doctor.Entry, error) { return snapshotEntries(d.Paths.Snapshots) }
 	d.Guests = s.guests
@@ -83,7 +86,7 @@ func (s *examined) askQEMU(ctx context.Context) (doctor.QEMU, error) {
 
 func describeQEMU(f *qemu.Features) doctor.QEMU {
 	return doctor.QEMU{
-		Version: f.Version, Package: f.Package, TCG: f.TCG, Sandbox: f.Sandbox,
+		Version: f.Version, Package: f.Package, TCG: f.TCG, Sandbox: f.Sandbox, VNC: f.VNC,
 		PrivateRAM: f.PrivateRAM, Shared: f.HasMachine("pc-q35-7.2"), Missing: missingHardware(f),
 	}
 }
@@ -160,6 +163,26 @@ func (s *examined) start(ctx context.Context) (err error) {
 	return errors.Join(err, m.Stop(context.WithoutCancel(ctx)))
 }
 
+func checkHugePages(memory units.Bytes) error {
+	pages, err := qemu.HostHugePages(os.DirFS("/"))
+	if err == nil {
+		err = pages.Check(memory)
+	}
+	if err == nil {
+		err = qemu.TryHugePages()
+	}
+	return err
+}
+
+// tryDisk tries a mode of the disk where its files would be.
+func (s *examined) tryDisk(ctx context.Context, cache, aio string) error {
+	f, err := s.features(ctx)
+	if err != nil {
+		return err
+	}
+	return qemu.TryDisk(ctx, qemu.StartOptions{Binary: s.host.QEMU, Features: f}, s.host.Temp, qemu.Cache(cache), qemu.AIO(aio))
+}
+
 func hostMemory() (doctor.Memory, error) {
 	m, err := qemu.HostMemory(os.DirFS("/"))
 	return doctor.Memory{Total: m.Total, Available: m.Available, Limited: m.Limited}, err
@@ -205,7 +228,9 @@ func (s *examined) guests(ctx context.Context) ([]doctor.Guest, error) {
 	var guests []doctor.Guest
 	for _, socket := range sockets {
 		dir := filepath.Dir(socket)
-		guests = append(guests, describeGuest(dir, slices.Contains(alive, dir)))
+		if lives := slices.Contains(alive, dir); lives || ours(dir) { // what others have left is theirs to remove
+			guests = append(guests, describeGuest(dir, lives))
+		}
 	}
 	return guests, nil
 }
@@ -218,26 +243,40 @@ const serialLink = "serial.log"
 // own: in one that somebody else has made, it may lead to a file of ours.
 func describeGuest(dir string, alive bool) doctor.Guest {
 	g := doctor.Guest{Dir: dir, Socket: filepath.Join(dir, qemu.SocketName), Alive: alive}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return g
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || !info.IsDir() {
-		return g
-	}
-	if to, err := os.Readlink(filepath.Join(dir, serialLink)); err == nil {
+	if to, err := os.Readlink(filepath.Join(dir, serialLink)); err == nil && ours(dir) {
 		g.Serial = to
 	}
 	return g
+}
+
+// ours tells whether this user has made a directory.
+func ours(dir string) bool {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
 }
 
 func lookAtMachine(ctx context.Context, socket string) (doctor.Machine, error) {
 	g, err := qemu.GlanceAt(ctx, socket)
 	m := doctor.Machine{Version: g.Version, Status: g.Status}
 	for _, f := range g.Forwards {
-		m.Ports = append(m.Ports, doctor.Port{Address: f.Host, Guest: f.Guest})
+		if f.Protocol == qemu.TCP {
+			m.Ports = append(m.Ports, doctor.Port{Address: reachable(f), Guest: f.GuestPort})
+		}
 	}
 	return m, err
+}
+
+// reachable is where a port of this host is reached from here.
+func reachable(f qemu.Forward) string {
+	address := f.Address
+	if address.IsUnspecified() {
+		address = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // it listens there as well
+	}
+	return netip.AddrPortFrom(address, uint16(f.HostPort)).String()
 }
 
 // explainConsole names what in a console's text means that its guest is lost.

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,6 +198,48 @@ func TestDescribeGuest(t *testing.T) {
 	}
 	if got := describeGuest(dir, true); got.Serial != "" {
 		t.Errorf("in a directory of nobody's: %+v", got)
+	}
+}
+
+// TestGuests: what lives and what a killed run has left, and of that only ours.
+func TestGuests(t *testing.T) {
+	temp := t.TempDir()
+	names := []string{"alive", "dead", "other"}
+	for _, name := range names {
+		dir := filepath.Join(temp, runPrefix+name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, qemu.SocketName), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		if name != "alive" {
+			_ = l.Close() // its file stays
+		} else {
+			t.Cleanup(func() { _ = l.Close() })
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(filepath.Join(temp, runPrefix+"other"), 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := os.RemoveAll(filepath.Join(temp, runPrefix+"other")); err != nil {
+		t.Fatal(err)
+	}
+	s := &examined{host: Host{Temp: temp}}
+	guests, err := s.guests(t.Context())
+	if err != nil || len(guests) != 2 || !guests[0].Alive || guests[1].Alive || !strings.HasSuffix(guests[1].Dir, "dead") {
+		t.Errorf("%+v, %v", guests, err)
+	}
+	s.exam.Guest = "alive"
+	if guests, err := s.guests(t.Context()); err != nil || len(guests) != 1 || guests[0].Dir != filepath.Join(temp, runPrefix+"alive") {
+		t.Errorf("%+v, %v", guests, err)
+	}
+	s.exam.Guest = "7"
+	if _, err := s.guests(t.Context()); err == nil {
+		t.Error("there is no guest of that name")
 	}
 }
 

@@ -80,13 +80,3 @@ func TryHugePages() error {
 	}
 	return unix.Close(fd)
 }
-
-// readNumber reads a file that holds one; false where it does not, as in "max".
-func readNumber(root fs.FS, name string) (units.Bytes, bool) {
-	data, err := fs.ReadFile(root, name)
-	if err != nil {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-	return units.Bytes(n), err == nil
-}

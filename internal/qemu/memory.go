@@ -59,3 +59,12 @@ func HostMemory(root fs.FS) (Memory, error) {
 	}
 	return m, nil
 }
+
+func readNumber(root fs.FS, name string) (units.Bytes, bool) {
+	data, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return units.Bytes(n), err == nil
+}

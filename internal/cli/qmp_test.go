@@ -149,7 +149,10 @@ func TestQMPEndsWithQEMU(t *testing.T) {
 	var out, diag bytes.Buffer
 	c := Command{Stdin: input, Stdout: &out, Stderr: &diag, Args: []string{"qmp"}, Environ: []string{"RUNNER_TEMP=" + temp}}
 	done := make(chan int, 1)
-	go func() { done <- c.Main() }()
+	go func() {
+		done <- c.Main()
+		_ = input.Close() // whoever writes to it hears of the end
+	}()
 	if _, err := io.WriteString(write, "hmp quit\n"); err != nil {
 		t.Fatal(err)
 	}

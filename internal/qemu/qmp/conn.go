@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,12 +46,33 @@ type frame struct {
 // Dial connects to the monitor that listens at a Unix socket's path. ctx
 // bounds the connecting and the handshake.
 func Dial(ctx context.Context, path string) (*Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", path)
+	conn, err := connect(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("dialing monitor: %w", err)
 	}
 	return New(ctx, conn)
+}
+
+// dialEvery is the pause between attempts at a socket whose queue is full.
+const dialEvery = 10 * time.Millisecond
+
+// connect waits in line: QEMU's queue has room for one client beside the one
+// that it serves, and the kernel refuses others at once (connect(2), EAGAIN).
+func connect(ctx context.Context, path string) (net.Conn, error) {
+	var dialer net.Dialer
+	for {
+		conn, err := dialer.DialContext(ctx, "unix", path)
+		if !errors.Is(err, syscall.EAGAIN) {
+			return conn, err
+		}
+		timer := time.NewTimer(dialEvery)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // New takes over a byte stream, waits for QEMU's greeting and leaves the

@@ -105,7 +105,7 @@ func publish(t *testing.T, pub *publisher, cache, name string) string {
 	if status != 0 {
 		t.Errorf("show: %d", status)
 	}
-	has(t, "what it is", stdout, ref, "machine type: pc", "memory: 512 MiB")
+	has(t, "what it is", stdout, ref, "machine type: pc", "memory: 512M")
 
 	other := ref[:len(ref)-64] + strings.Repeat("0", 64)
 	if status, _, stderr = snapshotCommand(t, t.TempDir(), "pull", other); status != 125 || !strings.Contains(stderr, "404 Not Found") {

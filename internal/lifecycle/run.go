@@ -136,6 +136,9 @@ type run struct {
 	rekeying rekeying
 	clockSet bool // since the machine was restored
 	warm     warm
+	// impatient changes how patient we are with the cache; nil outside tests.
+	impatient func(*results.Service)
+
 	commands commands // the input qmp
 	settled  func()   // see Request
 	userData userData // for a guest without cloud-init

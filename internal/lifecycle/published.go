@@ -70,7 +70,7 @@ func (r *run) pullPublished(ctx context.Context) (*snapshot.Entry, error) {
 			if err != nil {
 				return "", err
 			}
-			entry = pulled.Entry
+			entry, r.meter.downloaded = pulled.Entry, pulled.Size
 			return fmt.Sprintf("%s in %s", pulled.Size.Human(), actions.Seconds(time.Since(began))), nil
 		})
 		switch {

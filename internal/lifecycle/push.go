@@ -32,7 +32,7 @@ func Contents(m *snapshot.Manifest) (facts, risks []string) {
 		facts = append(facts, "the guest: "+note.Uname)
 	}
 	if m.Key.Prepare != "" {
-		risks = append(risks, "a prepare script or user-data was carried out in it: whatever that fetched, was given or wrote is in it, and so are tokens and passwords that stand in it")
+		risks = append(risks, "a prepare script, user-data, console-script or qmp was carried out in it: whatever that fetched, was given or wrote is in it, and so are tokens and passwords that stand in it")
 	}
 	if note.UserKey {
 		risks = append(risks, "the public half of ssh-private-key is in it: it was made by a run with a key of your own")

@@ -182,8 +182,8 @@ func (r *run) commit(ctx context.Context, draft *snapshot.Draft, m snapshot.Mani
 // saverNote is what a restored run wants to know without looking into the guest.
 type saverNote struct {
 	Uname    string
-	Commands []int `json:",omitempty"`   // steps of on-console that were carried out, by their index
-	UserKey  bool  `json:\",omitempty\"` // the run that saved had a key of the user's, whose public half the guest knows
+	Commands []int `json:",omitempty"` // steps of on-console that were carried out, by their index
+	UserKey  bool  `json:",omitempty"` // the run that saved had a key of the user's, whose public half the guest knows
 }
 
 func (r *run) snapshotManifest() (snapshot.Manifest, error) {

@@ -235,6 +235,7 @@ func (c Command) host(workspace string) (lifecycle.Host, error) {
 		Workspace: abs, Temp: c.getenv("RUNNER_TEMP"), KVM: "/dev/kvm", Version: c.version(), Progress: c.terminal(),
 		Home: c.getenv("HOME"), Environ: c.Environ,
 		Repository: c.getenv("GITHUB_REPOSITORY"), API: c.getenv("GITHUB_API_URL"), ResultsURL: c.getenv("ACTIONS_RESULTS_URL"),
+		DockerConfig: c.dockerConfig(),
 	}
 	// Only artifacts need it, and package image says so when it is missing.
 	if id, err := strconv.ParseInt(c.getenv("GITHUB_RUN_ID"), 10, 64); err == nil {

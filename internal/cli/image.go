@@ -56,9 +56,7 @@ type imagePrune struct {
 // image carries out a subcommand of image.
 func (c Command) image(cmd *imageCommand, which string) int {
 	return c.manage(cmd.CacheDir, func(ctx context.Context, host lifecycle.Host) error {
-		store := lifecycle.NewStore(lifecycle.StoreDir(host.Cache), lifecycle.Progress(host.Progress,
-			func(text string) { fmt.Fprintln(c.Stderr, text) },
-			func(text string) { fmt.Fprint(c.Stderr, "\r\x1b[K"+text) }))
+		store := lifecycle.NewStore(lifecycle.StoreDir(host.Cache), c.progress(host))
 		switch which {
 		case "list":
 			return c.imageList(store, cmd.List.JSON)
@@ -71,6 +69,13 @@ func (c Command) image(cmd *imageCommand, which string) int {
 		}
 		return c.imagePrune(ctx, store, cmd.Prune)
 	})
+}
+
+// progress shows what is transferred.
+func (c Command) progress(host lifecycle.Host) func(image.Report) {
+	return lifecycle.Progress(host.Progress,
+		func(text string) { fmt.Fprintln(c.Stderr, text) },
+		func(text string) { fmt.Fprint(c.Stderr, "\r\x1b[K"+text) })
 }
 
 // failed prints an error, or each of several, and returns the exit status.

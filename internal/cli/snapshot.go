@@ -24,6 +24,9 @@ type snapshotCommand struct {
 	Verify snapshotVerify `cmd:"" help:"Check that saved machines are what was put there."`
 	Export snapshotExport `cmd:"" help:"Pack a saved machine into a file, for another host. Whoever has the file can log in to the guest that was saved, until a run has restored it."`
 	Import snapshotImport `cmd:"" help:"Take a packed machine into the store, after checking it."`
+	Push   snapshotPush   `cmd:"" help:"Publish a saved machine in an OCI registry, and print the reference by which it is used."`
+	Pull   snapshotPull   `cmd:"" help:"Bring a published machine into the store, after checking its digest."`
+	Show   snapshotShow   `cmd:"" help:"Say what a published machine is, without fetching it."`
 	Rm     snapshotRm     `cmd:"" help:"Remove saved machines."`
 	Prune  snapshotPrune  `cmd:"" help:"Remove what was not used for long, or what is too much."`
 }
@@ -68,6 +71,12 @@ func (c Command) snapshot(cmd *snapshotCommand, which string) int {
 			return c.snapshotExport(ctx, store, cmd.Export)
 		case "import":
 			return c.snapshotImport(ctx, store, cmd.Import)
+		case "push":
+			return c.snapshotPush(ctx, store, cmd.Push, host)
+		case "pull":
+			return c.snapshotPull(ctx, store, cmd.Pull, host)
+		case "show":
+			return c.snapshotShow(ctx, cmd.Show, host)
 		case "rm":
 			return c.snapshotRm(store, cmd.Rm.Names)
 		}

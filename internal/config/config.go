@@ -69,6 +69,7 @@ type Config struct {
 
 	Prepare         string      // empty: none
 	Snapshot        string      // auto, save, restore or off
+	SnapshotFrom    string      // as written; package registry parses it; empty: none
 	SnapshotMaxSize units.Bytes // not 0
 
 	BootTimeout  time.Duration // 0: by accelerator
@@ -186,6 +187,7 @@ func Parse(in Inputs, read Files) (Config, error) {
 		SSHPort:          p.number("ssh-port", in.SSHPort, math.MaxUint16),
 		Prepare:          p.prepare(),
 		Snapshot:         in.Snapshot,
+		SnapshotFrom:     strings.TrimSpace(in.SnapshotFrom),
 		SnapshotMaxSize:  p.snapshotSize(),
 		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
 		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),

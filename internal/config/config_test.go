@@ -91,6 +91,7 @@ func effects(t *testing.T) map[string]struct {
 		"root-partition":        {"5", func(c Config) bool { return c.RootPartition == 5 }},
 		"prepare":               {"apt-get update", func(c Config) bool { return c.Prepare == "apt-get update" }},
 		"snapshot":              {"off", func(c Config) bool { return c.Snapshot == "off" }},
+		"snapshot-from":         {" ghcr.io/o/n@sha256:00", func(c Config) bool { return c.SnapshotFrom == "ghcr.io/o/n@sha256:00" }},
 		"snapshot-max-size":     {"1G", func(c Config) bool { return c.SnapshotMaxSize == units.GiB }},
 		"timeout":               {"90s", func(c Config) bool { return c.Timeout == 90*time.Second }},
 		"idle-timeout":          {"10m", func(c Config) bool { return c.IdleTimeout == 10*time.Minute }},
@@ -214,7 +215,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	for _, f := range Fields() {
 		p := byInput[f.Name]
 		switch f.Name {
-		case "env", "sync-include", "sync-exclude", "copy-back", "artifact-path", "forward", "cpu-affinity", "qemu-trace", "qemu-args":
+		case "env", "sync-include", "sync-exclude", "copy-back", "artifact-path", "forward", "cpu-affinity", "qemu-trace", "qemu-args", "snapshot-from":
 			continue // the packages that read them check them
 		case "meta-data", "cache-dir", "token", "image-sha256", "image-sha512", "image-signature", "image-key", "image-mirror":
 			continue // any text is good, or package image checks it

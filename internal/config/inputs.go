@@ -66,6 +66,7 @@ type Inputs struct {
 
 	Prepare         string `name:"prepare" group:"Warm start" placeholder:"SCRIPT" help:"Script that root runs in the guest once, before the machine is saved: install packages, start daemons. It sees neither the workspace nor the environment of the step. Later runs with the same script start where it has ended."`
 	Snapshot        string `name:"snapshot" group:"Warm start" default:"auto" placeholder:"MODE" allowed:"auto,save,restore,off" help:"Saved machine: auto (start from one if there is one, else boot and save one), save (boot and save a new one), restore (start from one or boot, but save none), off."`
+	SnapshotFrom    string `name:"snapshot-from" group:"Warm start" placeholder:"REF" help:"Published machine to start from where none is saved yet, as snapshot push has printed it: ghcr.io/owner/name@sha256:..., or https://HOST/FILE@sha256:... It must be the machine of this run in every respect, else this one is booted. Not with snapshot: save or off."`
 	SnapshotMaxSize string `name:"snapshot-max-size" group:"Warm start" default:"2G" placeholder:"SIZE" help:"Size, without zeros, above which a saved machine is not kept."`
 
 	BootTimeout  string `name:"boot-timeout" group:"Boot" placeholder:"DURATION" help:"Limit from the start of QEMU until a command has run over SSH. Default: 5m with KVM, 15m with TCG."`

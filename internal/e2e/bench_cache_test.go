@@ -183,6 +183,8 @@ func benchCache(t *testing.T, r *report) {
 		r.print("| %s | %s | %s | %s | %s | %s |\n", row.name, seconds(row.m, func(m measured) time.Duration { return m.first }),
 			phase("Image"), phase("Fetch saved machine"), phase("Restore"), mostMemory(row.m).Human())
 	}
+	r.print("\n")
+	r.goal("peak memory of our process while packing, MiB", float64(saving.peak)/float64(units.MiB), 64, false)
 	r.plot(t, "warm-cache", fmt.Sprintf("From a cache at %.0f MB/s to the script's first line", benchRate/1e6), "s", []bar{
 		{"the host has nothing", seconds(nothing, func(m measured) time.Duration { return m.first })},
 		{"the host has the image", seconds(image, func(m measured) time.Duration { return m.first })},

@@ -40,10 +40,14 @@ func (p *program) quiet(w *servicetest.World) {
 func TestE2EWarmCache(t *testing.T) {
 	needGuest(t)
 	w := servicetest.New(t)
+	// What passes costs a second or two.
+	w.Fail("GetCacheEntryDownloadURL", servicetest.Status(http.StatusTooManyRequests, "", "Retry-After", "1"))
+	w.Fail("CreateCacheEntry", servicetest.Status(http.StatusInternalServerError, ""))
+	w.Fail("block", servicetest.CutBody)
 	p := warmRun(t, t.TempDir(), "true", cached(w)...)
 	out := p.ends("saved")
 	p.quiet(w)
-	has(t, "the log", p.stdout.String(), "put into the cache in ")
+	has(t, "the log", p.stdout.String(), "429 Too Many Requests", "500 Internal Server Error", "uploading a block: ", "put into the cache in ")
 	uploaded := numbers[metrics.Run](t, p, out["metrics"]).Snapshot.Uploaded
 	if len(w.Entries) != 1 {
 		t.Fatalf("%d cache entries", len(w.Entries))
@@ -77,23 +81,25 @@ func TestE2EWarmCache(t *testing.T) {
 	fetch("failed", "::warning title=The saved machine can't be used::", "unpacking what the cache has")
 }
 
-// TestE2EWarmCacheRefuses has a cache that does not take what was saved: the
-// run is right all the same, and its own store has the machine.
+// TestE2EWarmCacheRefuses has a cache that is down, and one that does not take
+// what was saved: the run is right all the same, and its own store has the machine.
 func TestE2EWarmCacheRefuses(t *testing.T) {
 	needGuest(t)
 	w := servicetest.New(t)
-	cache, _ := saved(t)
-	save := func(says string, env ...string) {
-		t.Helper()
-		p := warmRun(t, cache, "true", cached(w, append(env, "INPUT_SNAPSHOT=save")...)...)
-		p.ends("saved")
-		p.quiet(w)
-		has(t, "the log", p.stdout.String(), says)
-		theEntry(t, cache)
-	}
-	save("not put into the cache", "ACTIONS_CACHE_MODE=read")
+	cache, down := t.TempDir(), servicetest.New(t)
+	down.Server.Close()
+	p := warmRun(t, cache, "cat /root/prepared", cached(down)...)
+	p.ends("saved")
+	p.quiet(down)
+	has(t, "the log", p.stdout.String(), "::warning title=The cache could not be asked for a saved machine::", "\nkept\n", "::warning title=The saved machine is not in the cache::")
+	theEntry(t, cache)
+
 	w.Fail("block", servicetest.CutBody, servicetest.Status(http.StatusForbidden, "", "x-ms-error-code", "AuthenticationFailed"))
-	save("::warning title=The saved machine is not in the cache::")
+	p = warmRun(t, cache, "true", cached(w, "INPUT_SNAPSHOT=save")...)
+	p.ends("saved")
+	p.quiet(w)
+	has(t, "the log", p.stdout.String(), "::warning title=The saved machine is not in the cache::")
+	theEntry(t, cache)
 	w.Forget("block") // how many were met depends on the schedule
 }
 

@@ -46,6 +46,9 @@ func hashEmbedded(open func() (io.ReadCloser, int64, error)) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if known, ok := r.(interface{ SHA256() string }); ok {
+		return known.SHA256(), r.Close()
+	}
 	h := sha256.New()
 	_, err = io.Copy(h, r)
 	if err := errors.Join(err, r.Close()); err != nil {

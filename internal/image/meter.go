@@ -27,6 +27,12 @@ func (s *Store) meter(step Step, source string) *meter {
 	return &meter{s: s, step: step, source: source, last: s.now(), silent: s.Progress == nil}
 }
 
+// Reports makes reports of a transfer that is done elsewhere. The function that
+// it returns takes the state; total is -1 when not known.
+func Reports(step Step, source string, report func(Report)) func(done, total int64) {
+	return (&Store{Progress: report}).meter(step, source).at
+}
+
 // at takes the state; total is -1 when not known. What was there from the
 // beginning does not count for the rate.
 func (m *meter) at(done, total int64) {

@@ -35,6 +35,13 @@ type Preset struct {
 	MaxMemory units.Bytes // above it the kernel fails; 0 for no limit
 
 	Root RootHint
+
+	// Snapshots are machines that were booted from this image, saved and
+	// published, so that a first run need not boot: HOST/NAME@sha256:... of a
+	// registry or https://HOST/FILE@sha256:..., tried in this order. One is used
+	// where it is exactly the machine that a run wants; it is to be saved under
+	// TCG, with the QEMU of the container and the default inputs.
+	Snapshots []string
 }
 
 // RootHint says where the root file system was when somebody looked. The

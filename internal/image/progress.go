@@ -14,6 +14,7 @@ type Step string
 // The steps that are reported.
 const (
 	StepFetch   Step = "fetching"
+	StepSend    Step = "sending" // to a registry
 	StepUnpack  Step = "unpacking"
 	StepVerify  Step = "verifying"
 	StepPrepare Step = "preparing"

@@ -44,7 +44,7 @@ func TestAllowance(t *testing.T) {
 func TestAllowanceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := restoreAllowance(restoreTime)
-		if got := p.starved(); got != 0 {
+		if got := p.starved(); got < 0 || got > time.Second {
 			t.Errorf("no machine was starved for %v", got)
 		}
 		ctx, cancel := p.context(t.Context())

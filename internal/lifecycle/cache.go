@@ -18,18 +18,37 @@ import (
 // versions of this one that pack in another way. To the service it is opaque.
 var cacheVersion = fmt.Sprintf("hurd-qemu-action snapshot format %d", snapshot.Format)
 
+// How much of a run's time a cache gets that does not work as it should. What it
+// saves is a boot, which takes ten seconds to a few minutes.
+const (
+	cacheTries   = 3
+	cacheMaxWait = 15 * time.Second // that it may ask for
+	cacheStall   = 20 * time.Second // of silence
+
+	cacheAskTime   = 30 * time.Second // to say whether it has an entry
+	cacheFetchTime = 3 * time.Minute
+	cacheShareTime = 5 * time.Minute // most of it while the script runs
+)
+
+// cacheContext bounds what is done with the cache.
+func cacheContext(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
+}
+
 // cache is the job's cache service, nil where there is none.
 func (r *run) cache() *results.Cache {
 	if r.Host.ResultsURL == "" {
 		return nil
 	}
-	return &results.Cache{
-		Service: &results.Service{
-			URL: r.Host.ResultsURL, Token: r.Host.getenv("ACTIONS_RUNTIME_TOKEN"),
-			Notify: func(note string) { r.Log.Printf("Cache: %s", note) },
-		},
-		Mode: results.Mode(r.Host.getenv("ACTIONS_CACHE_MODE")),
+	s := &results.Service{
+		URL: r.Host.ResultsURL, Token: r.Host.getenv("ACTIONS_RUNTIME_TOKEN"),
+		Tries: cacheTries, MaxWait: cacheMaxWait, Stall: cacheStall,
+		Notify: func(note string) { r.Log.Printf("Cache: %s", note) },
 	}
+	if r.impatient != nil {
+		r.impatient(s)
+	}
+	return &results.Cache{Service: s, Mode: results.Mode(r.Host.getenv("ACTIONS_CACHE_MODE"))}
 }
 
 // fetchSaved looks for a saved machine in the job's cache and brings it into the
@@ -40,7 +59,9 @@ func (r *run) fetchSaved(ctx context.Context) (*snapshot.Entry, error) {
 		return nil, snapshot.ErrMiss
 	}
 	for _, k := range r.warm.key.Usable() {
-		hit, err := c.Find(ctx, k.String(), nil, cacheVersion)
+		asking, cancel := cacheContext(ctx, cacheAskTime)
+		hit, err := c.Find(asking, k.String(), nil, cacheVersion)
+		cancel()
 		switch {
 		case errors.Is(err, results.ErrMiss):
 			continue
@@ -71,7 +92,9 @@ func (r *run) download(ctx context.Context, c *results.Cache, hit *results.Hit) 
 	}
 	defer func() { _ = errors.Join(f.Close(), os.Remove(path)) }() // the run directory goes as a whole later
 	began := time.Now()
-	size, err := c.Download(ctx, hit, f, int64(r.config.SnapshotMaxSize), nil)
+	limited, cancel := cacheContext(ctx, cacheFetchTime)
+	defer cancel()
+	size, err := c.Download(limited, hit, f, int64(r.config.SnapshotMaxSize), nil)
 	if err != nil {
 		return nil, "", fmt.Errorf("fetching it from the cache: %w", err)
 	}
@@ -108,6 +131,8 @@ func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, er
 		return "", fmt.Errorf("packing it for the cache: %w", err)
 	}
 	began := time.Now()
+	ctx, cancel := cacheContext(ctx, cacheShareTime)
+	defer cancel()
 	_, err = c.Save(ctx, entry.Manifest.Key.String(), cacheVersion, f, info.Size(), nil)
 	switch {
 	case errors.Is(err, results.ErrExists):

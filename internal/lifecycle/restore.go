@@ -50,12 +50,15 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// findSaved looks for a saved machine in the store of this host, and then in
-// the job's cache.
+// findSaved looks for a saved machine in the store of this host, in the job's
+// cache, and among those that others have published.
 func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 	entry, err := r.warm.store.Find(ctx, r.warm.key.Usable()...)
 	if errors.Is(err, snapshot.ErrMiss) {
-		return r.fetchSaved(ctx)
+		entry, err = r.fetchSaved(ctx)
+	}
+	if errors.Is(err, snapshot.ErrMiss) {
+		entry, err = r.pullPublished(ctx)
 	}
 	return entry, err
 }
@@ -100,8 +103,9 @@ func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
 	}
 	r.stopSamples()
 	r.stopSamples = func() {}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupBudget)
-	defer cancel()
+	// Nothing of it is of use: it is killed at once, and not asked to end.
+	stop, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	cancel()
 	r.ready.Store(false)
 	return m.Stop(stop)
 }

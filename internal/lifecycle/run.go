@@ -47,6 +47,8 @@ type Host struct {
 	Repository string // owner/name of the workflow's repository, for artifacts; empty: none
 	RunID      int64  // of the workflow; 0: none
 	API        string // GitHub's REST address; empty: the public one
+
+	DockerConfig string // path of docker's config.json, for registries that ask who we are; empty: none
 }
 
 // Request is one run.
@@ -134,6 +136,9 @@ type run struct {
 	rekeying rekeying
 	clockSet bool // since the machine was restored
 	warm     warm
+	// impatient changes how patient we are with the cache; nil outside tests.
+	impatient func(*results.Service)
+
 	commands commands // the input qmp
 	settled  func()   // see Request
 	userData userData // for a guest without cloud-init
@@ -311,6 +316,7 @@ func (r *run) readInputs() error {
 			problems = append(problems, separate(r.source.Check(r.want()))...)
 		}
 	}
+	problems = append(problems, separate(r.checkPublished())...)
 	problems = append(problems, r.readWorkspace()...)
 	problems = append(problems, r.readEnvironment()...)
 	problems = append(problems, r.readResources()...)

@@ -76,6 +76,9 @@ func (r *run) planSnapshot() error {
 		if r.config.Snapshot == snapshotSave || r.config.Snapshot == snapshotRestore {
 			return fail(InputInvalid, "Invalid input", fmt.Errorf("snapshot: %q: not for this guest: %s", r.config.Snapshot, w.why))
 		}
+		if r.config.SnapshotFrom != "" && r.config.Snapshot != snapshotOff {
+			r.warn("The published machine is not for this run", "snapshot-from can't be used: "+w.why+"; the machine is booted")
+		}
 		return nil
 	}
 	w.key = r.snapshotKey()

@@ -172,7 +172,7 @@ type Snapshot struct {
 	State      string      `json:"state"`                      // as the output snapshot has it
 	Saved      units.Bytes `json:"saved_bytes,omitempty"`      // without zeros
 	Restored   units.Bytes `json:"restored_bytes,omitempty"`   // as above
-	Downloaded units.Bytes `json:"downloaded_bytes,omitempty"` // from the job's cache
+	Downloaded units.Bytes `json:"downloaded_bytes,omitempty"` // from the job's cache or a registry
 	Uploaded   units.Bytes `json:"uploaded_bytes,omitempty"`
 }
 

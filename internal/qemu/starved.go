@@ -13,9 +13,19 @@ import (
 // the host to run on: that of the thread which waited longest. It is 0 where the
 // kernel does not count it (CONFIG_SCHED_INFO).
 func (m *Machine) Starved() time.Duration {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", m.PID()))
-	if err != nil || m.Err() != nil {
+	if m.Err() != nil {
 		return 0 // its number may be another process's by now
+	}
+	return starved(m.PID())
+}
+
+// StarvedHere is what Machine.Starved is, of this process since it began.
+func StarvedHere() time.Duration { return starved(os.Getpid()) }
+
+func starved(pid int) time.Duration {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0
 	}
 	var most time.Duration
 	for _, f := range files {

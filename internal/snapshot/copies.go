@@ -26,22 +26,22 @@ const maxHead = headSize + 8 + 64*placeSize
 // them, the last with each of the lowest bits of a sum, and always the same
 // ones for the same contents.
 type copies struct {
-	slots []seenBlock
+	crcs   []uint32 // by the lowest bits of the sum, as the next two
+	blocks []uint32
+	files  []uint8 // the file's number and 1; 0: nothing was remembered
+
 	same  []byte // a block that is compared
 	found []place
 }
 
-type seenBlock struct {
-	crc  uint32
-	used bool
-	at   place
-}
-
-// copySlots is enough for the blocks of 1 GiB, and takes 4 MiB.
+// copySlots is enough for the blocks of 1 GiB, and takes 2.25 MiB.
 const copySlots = 1 << 18
 
 func newCopies() *copies {
-	return &copies{slots: make([]seenBlock, copySlots), same: make([]byte, blockSize)}
+	return &copies{
+		crcs: make([]uint32, copySlots), blocks: make([]uint32, copySlots), files: make([]uint8, copySlots),
+		same: make([]byte, blockSize),
+	}
 }
 
 // find returns where blocks of a piece were packed before, in their order, and
@@ -56,24 +56,34 @@ func (c *copies) find(p *piece, files []*os.File) ([]place, uint64, error) {
 		i := bits.TrailingZeros64(mask)
 		block := p.data[i*blockSize : (i+1)*blockSize]
 		sums[i] = crc32.Checksum(block, castagnoli)
-		s := c.slots[sums[i]%copySlots]
-		if !s.used || s.crc != sums[i] {
+		at, ok := c.seen(sums[i])
+		if !ok {
 			continue
 		}
-		if _, err := files[s.at.file].ReadAt(c.same, int64(s.at.block)*blockSize); err != nil {
-			return nil, 0, fmt.Errorf("reading %s: %w", files[s.at.file].Name(), err)
+		if _, err := files[at.file].ReadAt(c.same, int64(at.block)*blockSize); err != nil {
+			return nil, 0, fmt.Errorf("reading %s: %w", files[at.file].Name(), err)
 		}
 		if bytes.Equal(c.same, block) {
 			copied |= 1 << i
-			c.found = append(c.found, s.at)
+			c.found = append(c.found, at)
 		}
 	}
 	for mask := whole &^ copied; mask != 0; mask &= mask - 1 {
 		i := bits.TrailingZeros64(mask)
-		at := place{uint8(len(files) - 1), uint32(p.index*64 + int64(i))} // there are 3 files, of up to maxDisk
-		c.slots[sums[i]%copySlots] = seenBlock{sums[i], true, at}
+		slot := sums[i] % copySlots
+		// There are 3 files, of up to maxDisk.
+		c.crcs[slot], c.files[slot], c.blocks[slot] = sums[i], uint8(len(files)), uint32(p.index*64+int64(i))
 	}
 	return c.found, copied, nil
+}
+
+// seen is where a block with a sum was packed before.
+func (c *copies) seen(crc uint32) (place, bool) {
+	slot := crc % copySlots
+	if c.files[slot] == 0 || c.crcs[slot] != crc {
+		return place{}, false
+	}
+	return place{c.files[slot] - 1, c.blocks[slot]}, true
 }
 
 // readCopies reads the places of a piece's copies from a packed stream, and the

@@ -138,6 +138,7 @@ type Pruned struct {
 func (s *Store) Prune(ctx context.Context, unused time.Duration, size units.Bytes) (Pruned, error) {
 	var p Pruned
 	s.sweep()
+	s.sweepParts()
 	all, err := s.List()
 	if err != nil {
 		return p, err

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -152,4 +154,51 @@ func (m *Manifest) check() error {
 func isHex(text string, size int) bool {
 	data, err := hex.DecodeString(text)
 	return err == nil && len(data) == size && hex.EncodeToString(data) == text
+}
+
+// Annotations of a published entry, beside those of the OCI image
+// specification, "Pre-Defined Annotation Keys".
+const (
+	annotationPrefix = "vnd.hurd-qemu-action.snapshot."
+	annotationKey    = annotationPrefix + "key"    // JSON of the Key
+	annotationData   = annotationPrefix + "data"   // bytes that are not zeros
+	annotationAction = annotationPrefix + "action" // version of the program that saved it
+)
+
+// Facts are what anybody may know of the entry before fetching it, as the
+// annotations of an OCI manifest. The login is not among them.
+func (m *Manifest) Facts() (map[string]string, error) {
+	key, err := json.Marshal(m.Key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the key: %w", err)
+	}
+	return map[string]string{
+		"org.opencontainers.image.created":     m.Created.UTC().Format(time.RFC3339),
+		"org.opencontainers.image.title":       "Saved virtual machine",
+		"org.opencontainers.image.description": strings.Join(m.Key.Explain(), "; "),
+		annotationKey:                          string(key),
+		annotationData:                         strconv.FormatInt(int64(m.Data()), 10),
+		annotationAction:                       m.Action,
+	}, nil
+}
+
+// FactsKey reads the key of a published entry from its facts.
+func FactsKey(facts map[string]string) (Key, error) {
+	var k Key
+	text := facts[annotationKey]
+	if text == "" || len(text) > maxManifest {
+		return k, fmt.Errorf("%w: nothing says what machine it is", ErrIncompatible)
+	}
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields() // as in ParseManifest
+	if err := dec.Decode(&k); err != nil {
+		return k, fmt.Errorf("%w: reading what machine it is: %w", ErrIncompatible, err)
+	}
+	return k, nil
+}
+
+// Fits returns nil when a machine saved under a key may be used where one of the
+// wanted ones is, and else the first difference.
+func Fits(saved Key, wanted []Key) error {
+	return Admission{Wanted: wanted}.check(&Manifest{Key: saved})
 }

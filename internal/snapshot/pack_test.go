@@ -135,7 +135,7 @@ func TestPackCopies(t *testing.T) {
 	p.look()
 	f := written(t, bytes.Repeat([]byte{2}, 2*blockSize), false)
 	crc := crc32.Checksum(p.data[:blockSize], castagnoli)
-	c.slots[crc%copySlots] = seenBlock{crc: crc, used: true} // as if the first block of f had the same sum
+	c.crcs[crc%copySlots], c.files[crc%copySlots] = crc, 1 // as if the first block of f had the same sum
 	if places, copied, err := c.find(&p, []*os.File{f}); len(places) > 0 || copied != 0 || err != nil {
 		t.Errorf("blocks that differ are taken for copies: %v, %x, %v", places, copied, err)
 	}

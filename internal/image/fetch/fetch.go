@@ -102,6 +102,11 @@ type Request struct {
 	Part         string // path of the part file; what it holds is gone on with
 	AllowHTTP    bool   // a redirect from https to http is followed: the contents are verified otherwise
 	WithoutRange bool   // forget the part file and never ask for ranges: the server's are wrong
+
+	// Immutable says that what the file holds follows from its name, as that of a
+	// hash: what is left of an earlier download is gone on with also where the
+	// server names no version.
+	Immutable bool
 }
 
 // At is the Locate of an address that stays.

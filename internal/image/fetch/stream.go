@@ -72,6 +72,9 @@ func (c *Client) Open(ctx context.Context, r Request) (*Stream, error) {
 	}
 	s := &Stream{c: c, r: r, http: c.client(r.AllowHTTP), part: part, patience: c.patience()}
 	if err = s.recall(); err == nil {
+		if s.complete = r.Immutable && s.notes.Total > 0 && s.have == s.notes.Total; s.complete {
+			return s, nil
+		}
 		err = s.connect(ctx)
 	}
 	switch {
@@ -88,7 +91,7 @@ func (s *Stream) recall() error {
 	s.notes = notes{Name: s.r.Name, Total: -1}
 	data, err := os.ReadFile(s.notesPath())
 	var n notes
-	if err == nil && json.Unmarshal(data, &n) == nil && n.Name == s.r.Name && n.validator() != "" && !s.r.WithoutRange {
+	if err == nil && json.Unmarshal(data, &n) == nil && n.Name == s.r.Name && (n.validator() != "" || s.r.Immutable) && !s.r.WithoutRange {
 		info, err := s.part.Stat()
 		if err != nil {
 			return err
@@ -257,9 +260,15 @@ func (s *Stream) ask(ctx context.Context) error {
 	if header == nil {
 		header = http.Header{}
 	}
-	if s.have > 0 && s.notes.validator() != "" && !s.r.WithoutRange {
-		header.Set("Range", "bytes="+strconv.FormatInt(s.have, 10)+"-")
-		header.Set("If-Range", s.notes.validator())
+	if v := s.notes.validator(); s.have > 0 && (v != "" || s.r.Immutable) && !s.r.WithoutRange {
+		span := "bytes=" + strconv.FormatInt(s.have, 10) + "-"
+		if v == "" && s.notes.Total > 0 { // some registries want to be told the end
+			span += strconv.FormatInt(s.notes.Total-1, 10)
+		}
+		header.Set("Range", span)
+		if v != "" {
+			header.Set("If-Range", v)
+		}
 	}
 	conn, err := dial(ctx, s.http, at.URL, header, s.c.stall())
 	if err != nil {
@@ -381,12 +390,13 @@ func statusError(conn *connection) error {
 	if host := conn.resp.Request.URL.Host; host != conn.asked {
 		e.Host = host
 	}
-	e.Wait = retryAfter(conn.resp.Header.Get("Retry-After"), time.Now())
+	e.Wait = RetryAfter(conn.resp.Header.Get("Retry-After"), time.Now())
 	return e
 }
 
-// retryAfter reads a number of seconds or a date (RFC 9110, section 10.2.3).
-func retryAfter(text string, now time.Time) time.Duration {
+// RetryAfter reads how long a server wants to be left alone: a number of seconds
+// or a date (RFC 9110, section 10.2.3).
+func RetryAfter(text string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return time.Duration(n) * time.Second // 31 bits
 	}

@@ -1,0 +1,185 @@
+package lifecycle
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	ociregistry "github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/org/hurd-qemu-action/internal/image"
+	"github.com/org/hurd-qemu-action/internal/platform"
+	"github.com/org/hurd-qemu-action/internal/registry"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
+	"github.com/org/hurd-qemu-action/internal/units"
+)
+
+// TestPublishedTable holds that every published machine of the presets is named
+// by a digest.
+func TestPublishedTable(t *testing.T) {
+	for _, p := range image.Presets() {
+		for _, text := range p.Snapshots {
+			if ref, err := registry.Parse(text); err != nil || ref.Digest == "" {
+				t.Errorf("%s: %q: %v", p.File, text, err)
+			}
+		}
+	}
+}
+
+func TestPublished(t *testing.T) {
+	r, _ := newRun()
+	r.source = image.Source{Kind: image.KindSelftest, Name: "selftest"}
+	if got := r.published(); got != nil {
+		t.Errorf("an image without a preset: %q", got)
+	}
+	r.config.SnapshotFrom = "ghcr.io/o/n@sha256:00"
+	if diff := cmp.Diff([]string{"ghcr.io/o/n@sha256:00"}, r.published()); diff != "" {
+		t.Error(diff)
+	}
+	r.config.SnapshotFrom = ""
+	r.source, r.config.Arch = image.Source{Kind: image.KindPreset, Name: "debian"}, platform.I386
+	p, err := image.FindPreset("debian", platform.I386)
+	if diff := cmp.Diff(p.Snapshots, r.published()); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	for text, says := range map[string]string{"": "", "ghcr.io/o/n:1": "it has no digest", "o/n": "not a published machine", "ghcr.io/o/n@sha256:" + strings.Repeat("0", 64): ""} {
+		r.config.SnapshotFrom = text
+		if err := r.checkPublished(); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), "snapshot-from: ") || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestContents holds that who publishes a machine is told what is in it.
+func TestContents(t *testing.T) {
+	m := &snapshot.Manifest{Key: smallKey(), Guest: json.RawMessage(`{"Uname":"GNU"}`)}
+	facts, risks := Contents(m)
+	if text := strings.Join(facts, "\n"); len(risks) > 0 || !strings.Contains(text, "GNU") || !strings.Contains(text, "1 MiB") {
+		t.Errorf("%q, %q", facts, risks)
+	}
+	m.Key.Prepare, m.Guest = "00", json.RawMessage(`{"UserKey":true}`)
+	if _, risks := Contents(m); len(risks) != 2 || !strings.Contains(risks[0], "prepare script") || !strings.Contains(risks[1], "ssh-private-key") {
+		t.Errorf("%q", risks)
+	}
+	m.Guest = nil
+	if _, risks := Contents(m); len(risks) != 2 || !strings.Contains(risks[0], "may hold anything") {
+		t.Errorf("%q", risks)
+	}
+}
+
+func smallKey() snapshot.Key {
+	return snapshot.Key{QEMU: "7.2", Binary: "q", Machine: "pc", CPUModel: "qemu64", CPUs: 1, Memory: units.MiB, Disks: []units.Bytes{units.MiB}, Accel: snapshot.TCG}
+}
+
+// smallEntry is an entry that no QEMU could load.
+func smallEntry(t *testing.T, s *snapshot.Store) *snapshot.Entry {
+	t.Helper()
+	d, err := s.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := make([]byte, 512)
+	copy(header, "QFI\xfb")
+	binary.BigEndian.PutUint32(header[4:], 3)
+	binary.BigEndian.PutUint64(header[24:], uint64(units.MiB))
+	for name, data := range map[string][]byte{
+		snapshot.State: []byte("state"), snapshot.RAM: append([]byte("memory"), make([]byte, units.MiB-6)...), snapshot.Disk: header,
+	} {
+		f, err := d.Create(name)
+		if err == nil {
+			_, err = f.Write(data)
+		}
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, err := d.Commit(t.Context(), snapshot.Manifest{
+		Key: smallKey(), Created: time.Unix(1e9, 0), Login: snapshot.Login{Private: "SECRET"}, Guest: json.RawMessage(`{"Uname":"GNU"}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// TestPushAndPull brings an entry from one store through a registry into others.
+func TestPushAndPull(t *testing.T) {
+	blobs := 0
+	open := ociregistry.New(ociregistry.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			blobs++
+		}
+		open.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	ref, err := registry.Parse(strings.TrimPrefix(server.URL, "http://") + "/a/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reports []image.Report
+	progress := func(r image.Report) { reports = append(reports, r) }
+	entry := smallEntry(t, &snapshot.Store{Dir: t.TempDir()})
+	defer func() { _ = entry.Close() }() // it was only read
+	temp := t.TempDir()
+	pinned, err := Push{Client: &registry.Client{}, Temp: temp, Progress: progress}.Do(t.Context(), entry, ref)
+	if err != nil || pinned.Digest == "" {
+		t.Fatal(pinned, err)
+	}
+	if left, err := filepath.Glob(temp + "/*"); err != nil || len(left) > 0 || len(reports) == 0 || reports[0].Step != image.StepSend {
+		t.Errorf("left %q, %v; reports %v", left, err, reports)
+	}
+	other := smallKey()
+	other.Memory = 2 * units.MiB
+	kvm := smallKey()
+	kvm.Accel = snapshot.KVM
+	for _, tc := range []struct {
+		name      string
+		admission snapshot.Admission
+		err       error
+		fetched   int
+	}{
+		{"no run", snapshot.Admission{}, nil, 1},
+		{"a run of the same machine", snapshot.Admission{Wanted: smallKey().Usable()}, nil, 1},
+		{"a run with KVM", snapshot.Admission{Wanted: kvm.Usable()}, nil, 1},
+		{"a run of another machine", snapshot.Admission{Wanted: other.Usable()}, snapshot.ErrIncompatible, 0},
+		{"a run that wants it small", snapshot.Admission{Wanted: smallKey().Usable(), MaxData: 1}, registry.ErrSize, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			store := &snapshot.Store{Dir: filepath.Join(t.TempDir(), "store")}
+			p := Pull{Store: store, Client: &registry.Client{}, Admission: tc.admission, Progress: progress}
+			blobs = 0
+			pulled, err := p.Do(t.Context(), pinned)
+			if !errors.Is(err, tc.err) || blobs != tc.fetched {
+				t.Fatalf("error %v, want %v; %d fetched", err, tc.err, blobs)
+			}
+			if left, err := filepath.Glob(filepath.Join(store.Dir, "parts", "*")); err != nil || len(left) > 0 {
+				t.Errorf("left: %q, %v", left, err)
+			}
+			if err != nil {
+				return
+			}
+			defer func() { _ = pulled.Entry.Close() }() // it was only read
+			if pulled.Entry.Manifest.Login.Private != "SECRET" || pulled.Reference.String() != pinned.String() || pulled.Size == 0 {
+				t.Errorf("pulled %+v", pulled)
+			}
+			again, err := p.Do(t.Context(), pinned)
+			if err != nil || tc.admission.Wanted != nil && blobs != 1 {
+				t.Fatalf("%v; fetched %d times", err, blobs)
+			}
+			_ = again.Entry.Close() // as above
+		})
+	}
+}

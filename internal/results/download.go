@@ -19,7 +19,7 @@ import (
 // written, and what was in it beyond the size stays.
 //
 // A range that is cut goes on where it ended; an address that has expired is
-// asked for again, once. A peer that knows no ranges, or whose ranges are not
+// asked for again, unless the one before was of no use either. A peer that knows no ranges, or whose ranges are not
 // those that were asked for, sends all in one piece. Memory use does not
 // depend on the size. The service gives no hash: the caller has to know what
 // it expects.
@@ -75,15 +75,21 @@ func (d *download) ranges(ctx context.Context) (int64, error) {
 // enough is how much has to arrive for a failure to count as the first one.
 const enough = 64 << 10
 
-// piece receives the range that begins at start. What arrived before a
-// failure is kept, and a failure after progress is the first again.
+// piece receives the range that begins at start.
 func (d *download) piece(ctx context.Context, start int64) error {
+	return d.part(ctx, start, start+rangeSize)
+}
+
+// part receives the bytes from start to end, or to that of the entry. What
+// arrived before a failure is kept, and a failure after progress is the first
+// again.
+func (d *download) part(ctx context.Context, start, end int64) error {
 	at := start
-	buffer := make([]byte, 128<<10)
+	buffer := make([]byte, min(128<<10, end-start))
 	for {
 		before := at
 		err := d.cache.Service.retry(ctx, "downloading", func(ctx context.Context, touch func()) error {
-			err := d.get(ctx, &at, start+rangeSize, buffer, touch)
+			err := d.get(ctx, &at, end, buffer, touch)
 			if err != nil && at >= before+enough && passing(err) {
 				return nil // the outer loop goes on
 			}
@@ -92,7 +98,7 @@ func (d *download) piece(ctx context.Context, start int64) error {
 		if err != nil {
 			return err
 		}
-		if end := min(start+rangeSize, d.size); at >= end {
+		if at >= min(end, d.size) {
 			return nil
 		}
 	}
@@ -175,14 +181,17 @@ func (d *download) receive(body io.Reader, at *int64, end int64, buffer []byte, 
 func (d *download) ask(ctx context.Context, span string) (*http.Response, error) {
 	address := d.hit.current()
 	resp, err := d.request(ctx, address, span)
-	if !expired(err) {
-		return resp, err
+	if expired(err) {
+		var renewErr error
+		if address, renewErr = d.cache.renew(ctx, d.hit, address); renewErr != nil {
+			return nil, lasting{fmt.Errorf("%w; %w", err, renewErr)}
+		}
+		resp, err = d.request(ctx, address, span)
 	}
-	address, renewErr := d.cache.renew(ctx, d.hit, address)
-	if renewErr != nil {
-		return nil, lasting{fmt.Errorf("%w; %w", err, renewErr)}
+	if err == nil {
+		d.hit.works(address)
 	}
-	return d.request(ctx, address, span)
+	return resp, err
 }
 
 func (d *download) request(ctx context.Context, address, span string) (*http.Response, error) {

@@ -102,6 +102,7 @@ func effects(t *testing.T) map[string]struct {
 		"image-key":             {"x.asc", func(c Config) bool { return c.ImageKey == "x.asc" }},
 		"image-verify":          {"pinned", func(c Config) bool { return c.ImageVerify == "pinned" }},
 		"image-mirror":          {"https://mirror.example/", func(c Config) bool { return c.ImageMirror == "https://mirror.example/" }},
+		"image-cache":           {"off", func(c Config) bool { return c.ImageCache == "off" }},
 		"cache-dir":             {"/cache", func(c Config) bool { return c.CacheDir == "/cache" }},
 		"disk-size":             {"8G", func(c Config) bool { return c.DiskSize == 8*units.GiB }},
 		"image-output":          {"out/x.qcow2", func(c Config) bool { return c.ImageOutput == "out/x.qcow2" }},

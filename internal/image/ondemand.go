@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,12 +17,18 @@ import (
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
-// ErrPacked is wrapped by the errors about a packed disk that is not what was
-// packed.
-var ErrPacked = packed.ErrDamaged
+// What is wrong with a packed disk: it is not what was packed, or nothing that
+// this version has packed.
+var (
+	ErrPacked       = packed.ErrDamaged
+	ErrPackedFormat = packed.ErrFormat
+)
 
 // ErrOther says that a packed disk is sound, and not the one that is wanted.
 var ErrOther = errors.New("the packed disk is that of another image")
+
+// PackedFormat is the version of what Pack writes.
+const PackedFormat = packed.Format
 
 // note goes into the index of a packed disk.
 type note struct {
@@ -110,8 +117,10 @@ type OnDemand struct {
 	mu       sync.Mutex
 	quiet    *sync.Cond // no demand any more
 	pieces   []piece
-	demands  int // that wait for what is fetched for them
-	cursor   int // behind what was demanded last
+	demands  int           // that wait for what is fetched for them
+	since    time.Time     // while there are demands
+	waited   time.Duration // by earlier demands
+	cursor   int           // behind what was demanded last
 	received units.Bytes
 }
 
@@ -230,6 +239,16 @@ func (d *OnDemand) Received() (have, all units.Bytes) {
 	return d.received, units.Bytes(d.remote.Size())
 }
 
+// Waited is the time for which somebody has waited for what was to be fetched.
+func (d *OnDemand) Waited() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.demands == 0 {
+		return d.waited
+	}
+	return d.waited + time.Since(d.since)
+}
+
 // ReadAt reads a part of the disk, when it has been fetched.
 func (d *OnDemand) ReadAt(ctx context.Context, p []byte, offset int64) error {
 	if err := d.Ensure(ctx, offset, int64(len(p))); err != nil {
@@ -268,9 +287,12 @@ func (d *OnDemand) ensure(ctx context.Context, i int) error {
 	if d.pieces[i].present {
 		return nil
 	}
-	d.demands++
+	if d.demands++; d.demands == 1 {
+		d.since = time.Now()
+	}
 	defer func() {
 		if d.demands--; d.demands == 0 {
+			d.waited += time.Since(d.since)
 			d.quiet.Broadcast()
 		}
 	}()

@@ -138,9 +138,12 @@ func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size 
 		err := fmt.Errorf("a disk of %s can't become one of %s", base.VirtualSize.Human(), size.Human())
 		return &Error{Op: "creating an overlay on", Source: base.Origin, Err: err, Hint: "a disk can only grow: choose a larger disk-size"}
 	}
-	if err := s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
-		_ = os.Remove(path) // what qemu-img has left, if anything
-		return explain("creating an overlay on", base.Origin, err)
+	_, err := os.Stat(base.Path)
+	if err == nil {
+		size = max(size, (base.VirtualSize+sector-1)/sector*sector)
+		if err = s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
+			_ = os.Remove(path) // what qemu-img has left, if anything
+		}
 	}
-	return nil
+	return explain("creating an overlay on", base.Origin, err)
 }

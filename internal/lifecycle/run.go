@@ -109,6 +109,7 @@ type run struct {
 	features *qemu.Features
 	accel    qemu.Decision
 	disk     disk
+	remote   remoteDisk
 	hardware qemu.Hardware
 	keys     keys
 
@@ -126,6 +127,7 @@ type run struct {
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
 	overlayPath  string // of the machine that runs
+	savedOverlay string // below it, of a machine that was restored; empty: there is none
 	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had
@@ -173,6 +175,7 @@ func Run(ctx context.Context, req Request) Result {
 	r.bringBack(ctx)
 	r.afterRun(ctx)
 	r.awaitSaved(ctx)
+	r.awaitDisk(ctx)
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
 	}
@@ -261,15 +264,36 @@ func (r *run) pass(ctx context.Context) error {
 	if err := r.afterBoot(ctx); err != nil {
 		return err
 	}
+	r.shareDisk(ctx)
 	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
 		return err
 	}
+	r.fetchRest()
 	return r.runScript(ctx)
+}
+
+// bootOnce boots the machine, and once more from the image where that is
+// published, when what the cache has of it can't be read.
+func (r *run) bootOnce(ctx context.Context) error {
+	boot := func() error { return r.step(ctx, "Boot", r.boot) }
+	if r.remote.disk == nil {
+		return boot()
+	}
+	if r.remote.broken() == nil {
+		r.remote.fill() // a boot reads much of it
+		if err := boot(); err == nil || r.remote.broken() == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	if err := r.replaceRemote(ctx); err != nil {
+		return err
+	}
+	return boot()
 }
 
 // bootAndSave boots the machine, does what is done once, and saves it for later runs.
 func (r *run) bootAndSave(ctx context.Context) error {
-	if err := r.step(ctx, "Boot", r.boot); err != nil {
+	if err := r.bootOnce(ctx); err != nil {
 		return err
 	}
 	if err := r.carryOut(ctx); err != nil {

@@ -321,7 +321,8 @@ func (r *run) replaceRemote(ctx context.Context) error {
 	if err := d.close(); err != nil {
 		return fail(Internal, "The image store cannot be used", err)
 	}
-	d.disk, d.spoiled = nil, d.damaged // nobody else looks at it any more
+	// Nobody else looks at it any more.
+	d.disk, d.err, d.spoiled = nil, nil, d.damaged
 	return r.step(ctx, "Image from its source", func(ctx context.Context) (string, error) {
 		if err := r.makeDisk(ctx, NewStore(r.storeDir(), r.progress())); err != nil {
 			return "", err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -173,12 +174,33 @@ func TestE2EOnDemand(t *testing.T) {
 			t.Errorf("the image was asked for %d times, and there are %d disks", from.asked.Load()-before, len(disks(w)))
 		}
 		before = from.asked.Load()
-		run(t, t.TempDir(), "true", "restored") // from the one that has replaced it
+		// From the one that has replaced it, and all of it: the disk is exported.
+		p = exporting(warmRun(t, t.TempDir(), "echo built > /root/result", from.job(w, "INPUT_IMAGE-OUTPUT=out/next.qcow2")...))
+		p.ends("restored")
+		exported(t, p)
 		if from.asked.Load() != before {
 			t.Error("the image was asked for once more")
 		}
 	})
 	t.Run("lost", func(t *testing.T) { testLostOnDemand(t, w, from) })
+}
+
+// exporting is a run that exports its disk.
+func exporting(p *program) *program {
+	p.keep = append(p.keep, "out")
+	return p
+}
+
+// exported holds that a disk was exported, and is complete.
+func exported(t *testing.T, p *program) {
+	t.Helper()
+	image := filepath.Join(p.workspace, "out/next.qcow2")
+	raw := filepath.Join(t.TempDir(), "raw")
+	script := `qemu-img convert -f qcow2 -O raw "$0" "$1" && debugfs -R 'cat /root/result' "$1?offset=1048576" && e2fsck -fn "$1?offset=1048576"`
+	out, err := exec.Command("sh", "-c", script, image, raw).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "built\n") {
+		t.Errorf("the exported disk: %v\n%s", err, out)
+	}
 }
 
 // noKeys holds that the keys that a guest has told are not on a disk.

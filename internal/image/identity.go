@@ -59,7 +59,7 @@ func (s *Store) Identify(ctx context.Context, src Source, want Want) (Identity, 
 			return Identity{}, false, nil
 		}
 		if err := r.findHash(ctx, &id.expect); err != nil {
-			return Identity{}, false, explain("looking for", src.String(), err)
+			return Identity{}, false, explain("obtaining", src.String(), err)
 		}
 	}
 	return id, true, nil

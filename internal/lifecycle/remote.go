@@ -84,10 +84,11 @@ func (r *run) diskCache() *results.Cache {
 // in the store, and then in the job's cache. It tells whether there is one.
 func (r *run) findDisk(ctx context.Context, store *image.Store) (note string, ok bool, err error) {
 	d := &r.remote
-	// Who can't tell what the image is will say so when it is to be fetched.
-	d.identity, d.known, err = store.Identify(ctx, r.source, r.want())
-	if err != nil || !d.known {
-		return "", false, nil //nolint:nilerr // as above
+	if d.identity, d.known, err = store.Identify(ctx, r.source, r.want()); err != nil {
+		return "", false, fail(ImageFailed, "No image", err) // it can't be obtained either
+	}
+	if !d.known {
+		return "", false, nil
 	}
 	if prepared, ok := store.FindPrepared(ctx, d.identity, r.prepareKey()); ok {
 		r.Log.Printf("%s: %s, %s", prepared.Origin, prepared.VirtualSize.Human(), prepared.Verified)
@@ -104,7 +105,7 @@ func (r *run) findDisk(ctx context.Context, store *image.Store) (note string, ok
 		return "", false, context.Cause(ctx)
 	case errors.Is(err, results.ErrMiss):
 		return "", false, nil
-	case errors.Is(err, results.ErrUnsupported), errors.Is(err, results.ErrWriteOnly):
+	case errors.Is(err, results.ErrUnsupported), errors.Is(err, results.ErrWriteOnly), errors.Is(err, results.ErrRanges):
 		r.Log.Printf("Cache: %v", err)
 		return "", false, nil
 	case err != nil:
@@ -192,7 +193,16 @@ func (r *run) serveRemote(ctx context.Context, disk *image.OnDemand) {
 		users.end()
 		return disk.Close()
 	})
-	r.cleanup.push("releasing the disk from the cache", func(context.Context) error { return d.close() })
+	r.cleanup.push("releasing the disk from the cache", func(limit context.Context) error {
+		closed := make(chan error, 1)
+		go func() { closed <- d.close() }()
+		select {
+		case err := <-closed:
+			return err
+		case <-limit.Done(): // a slow disk; a later run removes what is left
+			return context.Cause(limit)
+		}
+	})
 }
 
 // users are what uses the disk.

@@ -13,7 +13,6 @@ import (
 	"github.com/org/hurd-qemu-action/internal/image"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/results"
-	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // shareDisk begins to put the prepared disk into the job's cache, if that does
@@ -89,7 +88,7 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 		return "", fmt.Errorf("putting it into the cache: %w", err)
 	}
 	return fmt.Sprintf("%s packed in %s, and put into the cache in %s (%s)",
-		units.Bytes(size).Human(), actions.Seconds(took), actions.Seconds(time.Since(began)-took), key), nil
+		size.Human(), actions.Seconds(took), actions.Seconds(time.Since(began)-took), key), nil
 }
 
 // nextKey is the key of an entry that replaces those before it.

@@ -18,7 +18,7 @@ type Blob struct {
 
 // Open begins to read an entry by parts: it reads the beginning into p, and
 // tells how much of it there was. An entry larger than limit is ErrTooLarge; a
-// limit of 0 is none. A peer that gives no ranges is an error.
+// limit of 0 is none. A peer that gives no ranges is ErrRanges.
 func (c *Cache) Open(ctx context.Context, hit *Hit, limit int64, p []byte) (*Blob, int, error) {
 	d := &download{cache: c, hit: hit, dst: part{p, 0}, limit: limit}
 	if err := d.part(ctx, 0, int64(len(p))); err != nil {

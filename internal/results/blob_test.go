@@ -85,7 +85,7 @@ func TestBlobFaults(t *testing.T) {
 	}
 	w.Entry("k", "v", noise(300000)) // under the same key, with another ETag
 	read(ErrChanged, denied)
-	read(errRanges, status(http.StatusOK, "all of it"))
+	read(ErrRanges, status(http.StatusOK, "all of it"))
 	var refused *APIError
 	w.Fail("get", denied, denied)
 	if err := b.ReadAt(t.Context(), make([]byte, 10), 0); !errors.As(err, &refused) || refused.Status != http.StatusForbidden {

@@ -26,7 +26,7 @@ import (
 func (c *Cache) Download(ctx context.Context, hit *Hit, dst io.WriterAt, limit int64, progress Progress) (int64, error) {
 	d := &download{cache: c, hit: hit, dst: dst, limit: limit, meter: meter{progress: progress}}
 	size, err := d.ranges(ctx)
-	if errors.Is(err, errRanges) && context.Cause(ctx) == nil {
+	if errors.Is(err, ErrRanges) && context.Cause(ctx) == nil {
 		c.Service.notify("receiving the cache entry in one piece: %v", err)
 		size, err = d.whole(ctx)
 	}
@@ -39,10 +39,7 @@ func (c *Cache) Download(ctx context.Context, hit *Hit, dst io.WriterAt, limit i
 // rangeSize is how much one request asks for.
 const rangeSize = 8 << 20
 
-var (
-	errRanges = errors.New("the server does not give the ranges that it is asked for")
-	errCut    = errors.New("the connection ended too early")
-)
+var errCut = errors.New("the connection ended too early")
 
 type download struct {
 	cache *Cache
@@ -116,7 +113,7 @@ func (d *download) get(ctx context.Context, at *int64, end int64, buffer []byte,
 	defer func() { _ = resp.Body.Close() }() // it was only read
 	touch()
 	if resp.StatusCode == http.StatusOK {
-		return lasting{errRanges}
+		return lasting{ErrRanges}
 	}
 	got, err := contentRange(resp)
 	if err != nil {
@@ -132,7 +129,7 @@ func (d *download) get(ctx context.Context, at *int64, end int64, buffer []byte,
 // the entry with the one that the first range was of.
 func (d *download) fits(got span, start, end int64, etag string) error {
 	if got.start != start || got.end > end || got.end > got.total || got.end <= got.start {
-		return lasting{fmt.Errorf("%w: bytes %d to %d were asked for, %d to %d of %d came", errRanges, start, end-1, got.start, got.end-1, got.total)}
+		return lasting{fmt.Errorf("%w: bytes %d to %d were asked for, %d to %d of %d came", ErrRanges, start, end-1, got.start, got.end-1, got.total)}
 	}
 	if d.size == 0 {
 		if err := d.allowed(got.total); err != nil {
@@ -211,7 +208,7 @@ func (d *download) request(ctx context.Context, address, span string) (*http.Res
 	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || span == "") {
 		defer func() { _ = resp.Body.Close() }() // it was only read
 		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-			return nil, lasting{errRanges}
+			return nil, lasting{ErrRanges}
 		}
 		return nil, d.cache.Service.refusal(what, resp, d.cache.Service.now())
 	}
@@ -228,7 +225,7 @@ var contentRangePattern = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1
 func contentRange(resp *http.Response) (span, error) {
 	m := contentRangePattern.FindStringSubmatch(resp.Header.Get("Content-Range"))
 	if m == nil {
-		return span{}, lasting{fmt.Errorf("%w: it does not say which it sends", errRanges)}
+		return span{}, lasting{fmt.Errorf("%w: it does not say which it sends", ErrRanges)}
 	}
 	var n [3]int64
 	for i := range n {

@@ -216,10 +216,12 @@ func noKeys(t *testing.T, log string, disk []byte) {
 			told = append(told, key)
 		}
 	}
-	if len(told) != 2 || !bytes.HasPrefix(told[0], []byte("ssh-ed25519 ")) || !bytes.HasPrefix(told[1], []byte("-----BEGIN OPENSSH PRIVATE KEY-----")) {
+	const alike = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" // in all keys
+	if len(told) != 2 || !bytes.Contains(told[0], []byte(alike)) || !bytes.HasPrefix(told[1], []byte("-----BEGIN OPENSSH PRIVATE KEY-----")) {
 		t.Fatalf("the guest told %q", told)
 	}
-	for _, part := range [][]byte{told[0][40:72], told[1][270:310]} { // what differs between two keys
+	_, public, _ := bytes.Cut(told[0], []byte(alike))
+	for _, part := range [][]byte{public[:40], told[1][270:310]} { // what differs between two keys
 		if bytes.Contains(disk, part) {
 			t.Errorf("%q, of a key of the run, is on the disk in the cache", part)
 		}

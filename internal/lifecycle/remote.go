@@ -343,3 +343,22 @@ func (r *run) replaceRemote(ctx context.Context) error {
 		return "", nil
 	})
 }
+
+// bootOnce boots the machine, and once more from the image where that is
+// published, when what the cache has of it can't be read.
+func (r *run) bootOnce(ctx context.Context) error {
+	boot := func() error { return r.step(ctx, "Boot", r.boot) }
+	if r.remote.disk == nil {
+		return boot()
+	}
+	if r.remote.broken() == nil {
+		r.remote.fill() // a boot reads much of it
+		if err := boot(); err == nil || r.remote.broken() == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	if err := r.replaceRemote(ctx); err != nil {
+		return err
+	}
+	return boot()
+}

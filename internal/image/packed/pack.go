@@ -65,7 +65,7 @@ func pack(ctx context.Context, dst, src *os.File, note []byte, limit units.Bytes
 	defer func() { _ = enc.Close() }() // it holds nothing back: pieces are compressed whole
 	x, out := &Index{Note: note}, Packing{}
 	at := int64(-1)
-	err = eachPiece(ctx, src, func(j *job) {
+	err = eachPiece(ctx, src, maxPacked, func(j *job) {
 		j.packed = enc.EncodeAll(j.raw, j.packed[:0])
 	}, func(size units.Bytes) {
 		x.Size, x.entries = size, make([]entry, pieces(size))
@@ -96,7 +96,7 @@ func pack(ctx context.Context, dst, src *os.File, note []byte, limit units.Bytes
 // DigestOf is the digest of a raw disk, wherever the file's holes are.
 func DigestOf(ctx context.Context, f *os.File) (string, error) {
 	x := &Index{}
-	err := eachPiece(ctx, f, func(*job) {}, func(size units.Bytes) {
+	err := eachPiece(ctx, f, 0, func(*job) {}, func(size units.Bytes) {
 		x.Size, x.entries = size, make([]entry, pieces(size))
 	}, func(j *job) error {
 		x.entries[j.index] = entry{1, j.sum} // any length but 0
@@ -108,9 +108,9 @@ func DigestOf(ctx context.Context, f *os.File) (string, error) {
 	return x.Digest(), nil
 }
 
-// eachPiece reads a disk. begin is told its size; work is called by several
+// eachPiece reads a disk; a job gets room for its result. begin is told its size; work is called by several
 // goroutines for the pieces that are not all zeros, and take in their order.
-func eachPiece(ctx context.Context, f *os.File, work func(*job), begin func(units.Bytes), take func(*job) error) error {
+func eachPiece(ctx context.Context, f *os.File, room int, work func(*job), begin func(units.Bytes), take func(*job) error) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func eachPiece(ctx context.Context, f *os.File, work func(*job), begin func(unit
 	n := workers() + 1
 	free, order := make(chan *job, n), make(chan *job, n)
 	for range n {
-		free <- &job{raw: make([]byte, 0, PieceSize), done: make(chan struct{}, 1)}
+		free <- &job{raw: make([]byte, 0, PieceSize), packed: make([]byte, 0, room), done: make(chan struct{}, 1)}
 	}
 	g.Go(func() error {
 		for j := range order {

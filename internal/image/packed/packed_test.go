@@ -45,11 +45,11 @@ func disk(t testing.TB, size int64, parts map[int64][]byte) *os.File {
 	return f
 }
 
-// example is a disk with all that may be in one: a piece of noise, text across
+// example is a disk with all that may be in one: a piece with noise, text across
 // two pieces, written zeros, holes, and an incomplete last block.
 func example(t testing.TB) *os.File {
 	return disk(t, 6*PieceSize+5000, map[int64][]byte{
-		0:                   noise(PieceSize),
+		0:                   noise(PieceSize / 8),
 		2*PieceSize - 100:   bytes.Repeat([]byte("text "), 1000),
 		4 * PieceSize:       make([]byte, PieceSize),
 		6*PieceSize + 4999:  {1},
@@ -95,7 +95,7 @@ func TestPack(t *testing.T) {
 	if string(x.Note) != "the note" || int(x.Size) != len(want) || x.FileSize() != int64(len(data)) || p.Size != units.Bytes(len(data)) || x.Pieces() != 7 {
 		t.Errorf("note %q, disk of %d, file of %d (it has %d), %d pieces", x.Note, x.Size, x.FileSize(), len(data), x.Pieces())
 	}
-	if want := units.Bytes(PieceSize + 3*4096 + 4096 + 5000 - 4096); p.Data != want {
+	if want := units.Bytes(PieceSize/8 + 3*4096 + 4096 + 5000 - 4096); p.Data != want {
 		t.Errorf("%d bytes of data, want %d", p.Data, want)
 	}
 	digest, err := DigestOf(t.Context(), src)
@@ -212,8 +212,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := enc.EncodeAll(noise(x.Length(0)), nil)
-	other[len(other)-1] ^= 1 // noise is kept as it is
+	other := enc.EncodeAll(noise(x.Length(0)), nil) // to its end
 	x.entries[0].length = uint32(len(other))
 	if _, err := x.Unpack(0, other, nil); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "sum") {
 		t.Errorf("another piece: %v", err)

@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	},
 	"internal/lifecycle": {
 		"internal/actions", "internal/cloudinit", "internal/config", "internal/console", "internal/diagnostic", "internal/dialogue", "internal/doctor",
-		"internal/environment", "internal/guest", "internal/image", "internal/metrics", "internal/monitor", "internal/provision", "internal/qemu", "internal/registry",
+		"internal/environment", "internal/guest", "internal/image", "internal/metrics", "internal/monitor", "internal/nbd", "internal/provision", "internal/qemu", "internal/registry",
 		"internal/report", "internal/results", "internal/selftest", "internal/serial", "internal/snapshot", "internal/tunnel", "internal/workspace",
 	},
 	"internal/monitor":   {"internal/qemu/qmp"}, // the protocol, whoever started the QEMU

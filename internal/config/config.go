@@ -44,6 +44,7 @@ type Config struct {
 	ImageSignature, ImageKey string      // as written; package image reads them
 	ImageVerify              string      // pinned, published or none
 	ImageMirror              string      // URL; empty: the publisher's
+	ImageCache               string      // auto or off
 	CacheDir                 string      // empty: the user's
 	DiskSize                 units.Bytes // 0: as the image is
 	ImageOutput              string      // path in the workspace; empty: none
@@ -167,6 +168,7 @@ func Parse(in Inputs, read Files) (Config, error) {
 		ImageKey:         in.ImageKey,
 		ImageVerify:      in.ImageVerify,
 		ImageMirror:      strings.TrimSpace(in.ImageMirror),
+		ImageCache:       in.ImageCache,
 		CacheDir:         in.CacheDir,
 		DiskSize:         p.diskSize(),
 		ImageOutput:      p.imageOutput(),

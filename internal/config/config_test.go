@@ -54,7 +54,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := Config{
 		Script: "uname -a", Image: "debian", Memory: 2 * units.GiB, CPUs: 1, Accel: "auto",
-		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2, ImageVerify: "published",
+		Provision: "auto", SSHUser: "root", SSHPort: 22, BootAttempts: 2, ImageVerify: "published", ImageCache: "auto",
 		Sync: "auto", WorkspaceSize: 4 * units.GiB, CopyBack: "changed", RetentionDays: 7,
 		Snapshot: "auto", SnapshotMaxSize: 2 * units.GiB,
 		Network: "user", Transport: "ssh", Debug: "off", DebugTimeout: 30 * time.Minute,
@@ -103,6 +103,7 @@ func effects(t *testing.T) map[string]struct {
 		"image-key":             {"x.asc", func(c Config) bool { return c.ImageKey == "x.asc" }},
 		"image-verify":          {"pinned", func(c Config) bool { return c.ImageVerify == "pinned" }},
 		"image-mirror":          {"https://mirror.example/", func(c Config) bool { return c.ImageMirror == "https://mirror.example/" }},
+		"image-cache":           {"off", func(c Config) bool { return c.ImageCache == "off" }},
 		"cache-dir":             {"/cache", func(c Config) bool { return c.CacheDir == "/cache" }},
 		"disk-size":             {"8G", func(c Config) bool { return c.DiskSize == 8*units.GiB }},
 		"image-output":          {"out/x.qcow2", func(c Config) bool { return c.ImageOutput == "out/x.qcow2" }},
@@ -198,7 +199,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		BootTimeout: "1000h", BootAttempts: "11",
 		Prepare: "a\x00b", Snapshot: "sometimes", SnapshotMaxSize: "huge",
 		User: "no such name", Sync: "magic", WorkspaceSize: "1", ArtifactName: "a/b", RetentionDays: "91", RootPartition: "none",
-		ImageVerify: "maybe", DiskSize: "big", ImageOutput: "../x", AptSnapshot: "yesterday",
+		ImageVerify: "maybe", ImageCache: "on", DiskSize: "big", ImageOutput: "../x", AptSnapshot: "yesterday",
 		ReadyPattern: "(", Network: "bridge", Transport: "pigeon", ConsoleScript: "missing-file", SerialPort: "5555 ssh", QMP: "missing-file",
 		DebugKey: "not a key", DebugTunnel: "nowhere", DebugTunnelKey: locked, DebugTunnelHostKey: "not a key",
 		Debug: "always", DebugTimeout: "0s", HugePages: "1G", DiskCache: "directsync", DiskAIO: "none", Benchmark: "0",

@@ -13,6 +13,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,23 +26,26 @@ import (
 // benchRate is what all downloads together get of the cache, in bytes per second.
 const benchRate = 100e6
 
-// slowCache plays the Actions cache service, as far as our program uses it.
+// slowCache plays the Actions cache service, as far as our program uses it, and
+// a publisher of an image, both on one line.
 type slowCache struct {
 	*httptest.Server
 	mu      sync.Mutex
-	entries map[string]*slowEntry
+	entries []*slowEntry
+	image   string // path of the published image
 	sent    int64
 	next    time.Time // when the line is free again
 }
 
 type slowEntry struct {
+	id     string // version and key
 	blocks map[string][]byte
 	data   []byte
 	ready  bool
 }
 
 func newSlowCache(t *testing.T) *slowCache {
-	c := &slowCache{entries: map[string]*slowEntry{}}
+	c := &slowCache{}
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)
 	return c
@@ -58,37 +63,70 @@ func (c *slowCache) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.blob(w, r, name)
 		return
 	}
-	var in struct{ Key, Version string }
+	if strings.HasPrefix(r.URL.Path, "/image/") {
+		http.ServeFile(&throttled{w, c}, r, c.image)
+		return
+	}
+	var in struct {
+		Key, Version string
+		RestoreKeys  []string `json:"restore_keys"`
+	}
 	_ = json.NewDecoder(r.Body).Decode(&in) // an empty key is found nowhere
 	_, method, _ := strings.Cut(r.URL.Path, "CacheService/")
-	id := base64.RawURLEncoding.EncodeToString([]byte(in.Version + "\n" + in.Key))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	entry := c.entries[id]
+	entry := c.find(in.Version, in.Key, nil)
 	reply := map[string]any{"ok": false}
 	switch {
 	case method == "CreateCacheEntry" && entry == nil:
-		c.entries[id] = &slowEntry{blocks: map[string][]byte{}}
-		reply = map[string]any{"ok": true, "signed_upload_url": c.URL + "/blob/" + id + "?sig=x"}
+		entry = &slowEntry{id: in.Version + "\n" + in.Key, blocks: map[string][]byte{}}
+		c.entries = append(c.entries, entry)
+		reply = map[string]any{"ok": true, "signed_upload_url": c.address(entry)}
 	case method == "FinalizeCacheEntryUpload" && entry != nil:
 		entry.ready = true
 		reply = map[string]any{"ok": true, "entry_id": "1"}
-	case method == "GetCacheEntryDownloadURL" && entry != nil && entry.ready:
-		reply = map[string]any{"ok": true, "matched_key": in.Key, "signed_download_url": c.URL + "/blob/" + id + "?sig=x"}
+	case method == "GetCacheEntryDownloadURL":
+		if entry = c.find(in.Version, in.Key, in.RestoreKeys); entry != nil && entry.ready {
+			reply = map[string]any{"ok": true, "matched_key": strings.TrimPrefix(entry.id, in.Version+"\n"), "signed_download_url": c.address(entry)}
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(reply) // the client notices
 }
 
+// find finds an entry by its key, else the newest whose key begins with one of
+// the others.
+func (c *slowCache) find(version, key string, beginnings []string) *slowEntry {
+	for _, e := range c.entries {
+		if e.id == version+"\n"+key {
+			return e
+		}
+	}
+	for _, beginning := range beginnings {
+		for _, e := range slices.Backward(c.entries) {
+			if strings.HasPrefix(e.id, version+"\n"+beginning) {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func (c *slowCache) address(e *slowEntry) string {
+	return fmt.Sprintf("%s/blob/%d?sig=x", c.URL, slices.Index(c.entries, e))
+}
+
 // blob takes blocks and sends ranges.
 func (c *slowCache) blob(w http.ResponseWriter, r *http.Request, id string) {
+	n, err := strconv.Atoi(id)
 	c.mu.Lock()
-	entry := c.entries[id]
-	c.mu.Unlock()
-	if entry == nil {
+	if err != nil || n >= len(c.entries) {
+		c.mu.Unlock()
 		http.NotFound(w, r)
 		return
 	}
+	entry := c.entries[n]
+	c.mu.Unlock()
 	body, _ := io.ReadAll(r.Body) // the client notices
 	switch r.URL.Query().Get("comp") {
 	case "block":
@@ -115,6 +153,11 @@ func (c *slowCache) blob(w http.ResponseWriter, r *http.Request, id string) {
 type throttled struct {
 	http.ResponseWriter
 	cache *slowCache
+}
+
+// ReadFrom has a file go through Write.
+func (t *throttled) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{t}, r)
 }
 
 func (t *throttled) Write(p []byte) (int, error) {
@@ -148,10 +191,7 @@ func benchCache(t *testing.T, r *report) {
 	if len(c.entries) != 1 || !strings.Contains(saving.log, "put into the cache") {
 		t.Fatalf("nothing was put into the cache:\n%s", saving.log)
 	}
-	var size units.Bytes
-	for _, e := range c.entries {
-		size = units.Bytes(len(e.data))
-	}
+	size := units.Bytes(len(c.entries[0].data))
 	snapshots := filepath.Join(first, "hurd-qemu-action/snapshots")
 	var nothing, image []measured
 	restore := func(cache string) measured {

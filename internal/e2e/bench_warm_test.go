@@ -35,7 +35,7 @@ func TestBenchWarm(t *testing.T) {
 		name string
 		do   func(*testing.T, *report)
 	}{
-		{"start", benchStart}, {"memory", benchMemory}, {"many", benchMany}, {"saveable", benchSaveable}, {"cache", benchCache},
+		{"start", benchStart}, {"memory", benchMemory}, {"many", benchMany}, {"saveable", benchSaveable}, {"cache", benchCache}, {"demand", benchDemand},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			before := loadAverage(t)

@@ -14,8 +14,10 @@ func printing(data []byte) string {
 	var b strings.Builder
 	b.Grow(len(data) + len("printf ''"))
 	b.WriteString("printf '")
-	for _, c := range data {
+	for i, c := range data {
 		switch {
+		case c == '-' && i == 0: // a key in PEM begins so: an option, to dash
+			b.WriteString(`\055`)
 		case c == '\'':
 			b.WriteString(`'\''`)
 		case c == '%':

@@ -13,6 +13,8 @@ func FuzzPrinting(f *testing.F) {
 		all[i] = byte(i)
 	}
 	f.Add(all)
+	f.Add([]byte("-----BEGIN OPENSSH PRIVATE KEY-----\n"))
+	f.Add([]byte("-n"))
 	f.Add([]byte("it's 100% \\n\n\\'%s\r\n"))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -45,6 +45,7 @@ type Base struct {
 	Preset      *Preset // the table's entry, nil for any other image
 	Reused      bool    // it was in the store already
 
+	sums  sums // of the file as it was published, as far as they are known
 	lease io.Closer
 }
 

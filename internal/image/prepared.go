@@ -22,6 +22,8 @@ type Edit func(ctx context.Context, rawPath string) (manifest []byte, err error)
 type Prepared struct {
 	Base            // a raw disk; Reused tells whether it was there already
 	Manifest []byte // what Edit returned when it was made
+
+	key string
 }
 
 // Prepare returns the raw disk that edit makes of base. It is made once for
@@ -33,9 +35,14 @@ func (s *Store) Prepare(ctx context.Context, base Base, key string, edit Edit) (
 	return p, explain("preparing", base.Origin, err)
 }
 
+// preparedName is the name of what is made from an image under a key.
+func preparedName(digest, key string) string {
+	sum := sha256.Sum256([]byte(digest + "\n" + key))
+	return hex.EncodeToString(sum[:])
+}
+
 func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (Prepared, error) {
-	sum := sha256.Sum256([]byte(base.Digest + "\n" + key))
-	name := hex.EncodeToString(sum[:])
+	name := preparedName(base.Digest, key)
 	if p, ok, err := s.usePrepared(ctx, name, base); ok || err != nil {
 		return p, err
 	}
@@ -56,7 +63,7 @@ func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (
 	defer t.remove()
 	m := manifest{
 		Created: s.now(), Origin: base.Origin, Verified: base.Verified,
-		Format: Raw, Base: base.Digest, Key: key,
+		Format: Raw, Base: base.Digest, Key: key, SHA256: base.sums.sha256, SHA512: base.sums.sha512,
 	}
 	raw := filepath.Join(t.path, diskName+string(Raw))
 	if err := s.copyRaw(ctx, base, raw); err != nil {
@@ -78,7 +85,7 @@ func (s *Store) prepare(ctx context.Context, base Base, key string, edit Edit) (
 		return Prepared{}, err
 	}
 	b.Preset = base.Preset
-	return Prepared{Base: b, Manifest: m.Extra}, nil
+	return Prepared{Base: b, Manifest: m.Extra, key: key}, nil
 }
 
 // usePrepared takes a prepared disk that is there. A damaged one is made anew.
@@ -92,7 +99,7 @@ func (s *Store) usePrepared(ctx context.Context, name string, base Base) (Prepar
 		return Prepared{}, false, nil
 	}
 	b.Preset = base.Preset
-	return Prepared{Base: b, Manifest: m.Extra}, err == nil, err
+	return Prepared{Base: b, Manifest: m.Extra, key: m.Key}, err == nil, err
 }
 
 // copyRaw writes the disk in base to a new raw file.
@@ -131,9 +138,12 @@ func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size 
 		err := fmt.Errorf("a disk of %s can't become one of %s", base.VirtualSize.Human(), size.Human())
 		return &Error{Op: "creating an overlay on", Source: base.Origin, Err: err, Hint: "a disk can only grow: choose a larger disk-size"}
 	}
-	if err := s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
-		_ = os.Remove(path) // what qemu-img has left, if anything
-		return explain("creating an overlay on", base.Origin, err)
+	_, err := os.Stat(base.Path)
+	if err == nil {
+		size = max(size, (base.VirtualSize+sector-1)/sector*sector)
+		if err = s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
+			_ = os.Remove(path) // what qemu-img has left, if anything
+		}
 	}
-	return nil
+	return explain("creating an overlay on", base.Origin, err)
 }

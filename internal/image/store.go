@@ -62,7 +62,8 @@ type manifest struct {
 	Created time.Time
 	Origin  string // as Base.Origin
 
-	// The file as it was obtained, before it was unpacked.
+	// The file as it was obtained, before it was unpacked. Of a prepared disk,
+	// the file that it was made from.
 	SHA256, SHA512 string
 	Address        string `json:",omitempty"` // where from; without queries
 	Version        string `json:",omitempty"` // what the source said of it: an ETag, a digest
@@ -180,6 +181,7 @@ func (s *Store) base(kind, name string, m manifest, l io.Closer) Base {
 	if kind == preparedDir {
 		b.Digest = m.Base
 	}
+	b.sums = sums{m.SHA256, m.SHA512}
 	return b
 }
 

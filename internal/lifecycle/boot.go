@@ -106,7 +106,7 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	r.overlayPath = overlay
+	r.overlayPath, r.savedOverlay = overlay, ""
 	r.commands.past = nil
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: r.baseImage()})
 	if s.RAM, err = r.saveableMemory(); err != nil {
@@ -148,6 +148,7 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 	}
 	r.started, r.machine = m.Started(), m
 	r.meter.began(m.Started(), s.Incoming != "")
+	r.remote.runs(m)
 	r.watchConsole(ctx, m)
 	r.attachLines(m)
 	r.cleanup.push("stopping QEMU", m.Stop) // before the console is read to its end
@@ -164,7 +165,11 @@ func (r *run) launch(ctx context.Context, s qemu.Spec) (*qemu.Machine, error) {
 
 // baseImage is what lies below the overlays of all runs.
 func (r *run) baseImage() *qemu.Image {
-	return &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}
+	base := &qemu.Image{Path: r.disk.base.Path, Format: string(r.disk.base.Format)}
+	if r.remote.disk != nil {
+		base.Connect = r.remote.connect
+	}
+	return base
 }
 
 // spec is the machine with a first disk.

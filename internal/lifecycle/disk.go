@@ -15,7 +15,6 @@ import (
 	"github.com/org/hurd-qemu-action/internal/platform"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
-	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
 // disk is what is known of the guest's disk before it boots.
@@ -38,30 +37,34 @@ type manifest struct {
 	Content string `json:",omitempty"`
 }
 
-// obtainImage gets the image, finds out what is in it and prepares it.
+// obtainImage gets the image, finds out what is in it and prepares it. Where the
+// disk that was prepared from it is at hand, the image itself is not needed.
 func (r *run) obtainImage(ctx context.Context) (string, error) {
 	store := NewStore(r.storeDir(), r.progress())
-	base, err := store.Obtain(ctx, r.source, r.want())
-	if err != nil {
-		return "", fail(ImageFailed, "No image", err)
+	note, ok, err := r.findDisk(ctx, store)
+	if err == nil && !ok {
+		err = r.makeDisk(ctx, store)
 	}
-	r.cleanup.push("releasing the image", func(context.Context) error { return base.Close() })
-	r.result.ImageDigest = base.Digest
-	r.Log.Printf("%s: %s, %s, %s", base.Origin, base.Format, base.VirtualSize.Human(), base.Verified)
-	if err := r.prepareImage(ctx, store, base); err != nil {
+	if err != nil {
 		return "", err
 	}
-	if err := r.planMachine(base); err != nil {
+	if err := r.planMachine(r.disk.base); err != nil {
 		return "", err
 	}
 	if err := r.makeKeys(); err != nil {
 		return "", err
 	}
-	return "", r.makeSeed()
+	return note, r.makeSeed()
 }
 
-// prepareImage makes, or finds, the raw disk that is the same for every run.
-func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.Base) error {
+// makeDisk prepares the disk from the image, which is fetched if need be.
+func (r *run) makeDisk(ctx context.Context, store *image.Store) error {
+	base, err := store.Obtain(ctx, r.source, r.want())
+	if err != nil {
+		return fail(ImageFailed, "No image", err)
+	}
+	r.cleanup.push("releasing the image", func(context.Context) error { return base.Close() })
+	r.Log.Printf("%s: %s, %s, %s", base.Origin, base.Format, base.VirtualSize.Human(), base.Verified)
 	prepared, err := store.Prepare(ctx, base, r.prepareKey(), func(ctx context.Context, raw string) ([]byte, error) {
 		m, err := r.prepareDisk(ctx, raw, r.hints(base.Preset))
 		if err != nil {
@@ -76,13 +79,38 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 	case err != nil:
 		return fail(ImageFailed, "The image cannot be prepared", err)
 	}
+	return r.useDisk(prepared)
+}
+
+// useDisk takes a disk of the store, and closes it in the end.
+func (r *run) useDisk(prepared image.Prepared) error {
 	r.cleanup.push("releasing the prepared disk", func(context.Context) error { return prepared.Close() })
-	if err := json.Unmarshal(prepared.Manifest, &r.disk.manifest); err != nil {
-		return fail(Internal, "The image store is damaged", fmt.Errorf("reading the manifest of %s: %w", prepared.Path, err),
-			"Remove "+r.storeDir()+" and run again.")
+	m, err := readManifest(prepared)
+	if err != nil {
+		return fail(Internal, "The image store is damaged", err, "Remove "+r.storeDir()+" and run again.")
 	}
-	r.disk.base = prepared.Base
-	m := r.disk.manifest
+	r.remote.local = prepared
+	if err := r.useBase(prepared, m); err != nil {
+		return err
+	}
+	if prepared.Reused {
+		r.Log.Printf("The prepared disk was made by an earlier run.")
+	}
+	return nil
+}
+
+// readManifest reads what was found out when a disk was prepared.
+func readManifest(prepared image.Prepared) (m manifest, err error) {
+	if err := json.Unmarshal(prepared.Manifest, &m); err != nil {
+		return m, fmt.Errorf("reading the manifest of %s: %w", prepared.Path, err)
+	}
+	return m, nil
+}
+
+// useBase makes a prepared disk the one that the machine runs from.
+func (r *run) useBase(prepared image.Prepared, m manifest) error {
+	r.disk.base, r.disk.manifest = prepared.Base, m
+	r.result.ImageDigest = prepared.Digest
 	if err := r.needsEditing(m); err != nil {
 		return err
 	}
@@ -92,9 +120,6 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 		r.Log.Printf("Guest: unknown (%s)", m.Why)
 	}
 	r.Log.Printf("Login: %s (%s)", m.Method, m.Reason)
-	if prepared.Reused {
-		r.Log.Printf("The prepared disk was made by an earlier run.")
-	}
 	if m.Prepared != nil {
 		for _, w := range m.Prepared.Warnings {
 			r.Log.Annotate(actions.Warning, "Preparing the image", w)
@@ -106,8 +131,8 @@ func (r *run) prepareImage(ctx context.Context, store *image.Store, base image.B
 // prepareKey stands for all that the edits depend on beside the image.
 func (r *run) prepareKey() string {
 	c := r.config
-	key := fmt.Sprintf("provision=%d method=%s user=%s cloud=%t size=%d apt=%s root=%d",
-		provision.Version, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot, c.RootPartition)
+	key := fmt.Sprintf("provision=%d digest=%d method=%s user=%s cloud=%t size=%d apt=%s root=%d",
+		provision.Version, image.PackedFormat, c.Provision, c.SSHUser, c.UserData+c.MetaData != "", c.DiskSize, c.AptSnapshot, c.RootPartition)
 	if r.wantsMenu() {
 		key += " menu"
 	}
@@ -176,19 +201,8 @@ func (r *run) prepareDisk(ctx context.Context, raw string, hints provision.Hints
 		r.Log.Printf("Prepared: %s", c)
 	}
 	m.Prepared = &p
-	m.Content, err = contentOf(ctx, raw)
+	m.Content, err = image.DigestOf(ctx, raw)
 	return m, err
-}
-
-// contentOf is a digest of a disk.
-func contentOf(ctx context.Context, raw string) (string, error) {
-	f, err := os.Open(raw)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	sums, err := snapshot.Sum(ctx, f)
-	return sums.SHA256, err
 }
 
 // needsEditing refuses inputs that ask for edits of a disk that is not edited.
@@ -268,6 +282,9 @@ func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
 		return "", err
 	}
 	if p := r.disk.manifest.Prepared; p != nil {
+		if err := r.fetchSlots(ctx, p); err != nil {
+			return "", err
+		}
 		authorized := []string{r.keys.login}
 		if r.keys.saver != nil {
 			authorized = append(authorized, strings.TrimSpace(string(r.keys.saver.AuthorizedKey())))

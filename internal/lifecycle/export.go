@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +56,11 @@ func (r *run) powerOff(ctx context.Context) error {
 // writeImage flattens the overlay, cleans the file system and packs the disk.
 func (r *run) writeImage(ctx context.Context) (units.Bytes, error) {
 	raw := filepath.Join(r.dir, "export.img")
-	if _, err := process.Output(ctx, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", r.overlayPath, raw); err != nil {
+	chain, err := r.chain(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := process.Output(ctx, "qemu-img", "convert", "-O", "raw", chain, raw); err != nil {
 		return 0, fmt.Errorf("flattening the overlay: %w", err)
 	}
 	if prepared := r.disk.manifest.Prepared; prepared != nil {
@@ -76,6 +81,33 @@ func (r *run) writeImage(ctx context.Context) (units.Bytes, error) {
 		return 0, fmt.Errorf("packing the disk: %w", err)
 	}
 	return r.deliver(packed, r.config.ImageOutput)
+}
+
+// node is a disk image with what lies below it, as QEMU's tools take it.
+type node struct {
+	Driver  string `json:"driver"`
+	File    any    `json:"file"`
+	Backing *node  `json:"backing,omitempty"`
+}
+
+func nodeOf(format, path string, below *node) *node {
+	return &node{format, map[string]string{"driver": "file", "filename": path}, below}
+}
+
+// chain names the disk of the machine and all that lies below it: the names in
+// the images' headers may be those of another host.
+func (r *run) chain(ctx context.Context) (string, error) {
+	if d := r.remote.disk; d != nil {
+		if err := d.Ensure(ctx, 0, d.Size()); err != nil {
+			return "", err
+		}
+	}
+	n := nodeOf(string(r.disk.base.Format), r.disk.base.Path, nil)
+	if r.savedOverlay != "" {
+		n = nodeOf("qcow2", r.savedOverlay, n)
+	}
+	text, err := json.Marshal(nodeOf("qcow2", r.overlayPath, n))
+	return "json:" + string(text), err
 }
 
 // deliver copies a file into the workspace. The workspace is opened as a root:

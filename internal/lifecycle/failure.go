@@ -106,6 +106,11 @@ func diskFault(kind Kind, errs ...error) error {
 		if !errors.As(err, &fault) {
 			continue
 		}
+		var remote *remoteError
+		if errors.As(err, &remote) {
+			return fail(kind, "The guest's disk cannot be read from the cache", err, "Run the job again. If it happens again, delete the entry "+
+				remote.key+" of the cache (gh cache delete), or set image-cache: off.")
+		}
 		if fault.NoSpace {
 			return fail(kind, "The host's disk is full", err, "Free space where temporary files are kept (RUNNER_TEMP, else TMPDIR), or write less in the guest.")
 		}

@@ -66,6 +66,8 @@ func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.
 func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
 	allowed := restoreAllowance(r.restoreLimit())
+	starved := allowed.starved
+	allowed.starved = func() time.Duration { return starved() + r.remote.waited() }
 	ctx, cancel := allowed.context(ctx)
 	defer cancel()
 	sound := make(chan error, 1)
@@ -117,7 +119,7 @@ func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Mach
 	if err != nil {
 		return nil, err
 	}
-	r.overlayPath = overlay
+	r.overlayPath, r.savedOverlay = overlay, entry.Path(snapshot.Disk)
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: entry.Path(snapshot.Disk), Format: "qcow2", Base: r.baseImage()}})
 	s.Incoming = "defer"
 	s.RAM = &qemu.RAM{Path: entry.Path(snapshot.RAM), ReadOnly: true}

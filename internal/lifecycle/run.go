@@ -111,6 +111,7 @@ type run struct {
 	features *qemu.Features
 	accel    qemu.Decision
 	disk     disk
+	remote   remoteDisk
 	hardware qemu.Hardware
 	keys     keys
 
@@ -128,6 +129,7 @@ type run struct {
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
 	overlayPath  string // of the machine that runs
+	savedOverlay string // below it, of a machine that was restored; empty: there is none
 	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had
@@ -178,6 +180,7 @@ func Run(ctx context.Context, req Request) Result {
 	r.bringBack(ctx)
 	r.afterRun(ctx)
 	r.awaitSaved(ctx)
+	r.awaitDisk(ctx)
 	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
 	}
@@ -266,15 +269,17 @@ func (r *run) pass(ctx context.Context) error {
 	if err := r.afterBoot(ctx); err != nil {
 		return err
 	}
+	r.shareDisk(ctx)
 	if err := r.step(ctx, "Copy in", r.bringIn); err != nil {
 		return err
 	}
+	r.fetchRest()
 	return r.runScript(ctx)
 }
 
 // bootAndSave boots the machine, does what is done once, and saves it for later runs.
 func (r *run) bootAndSave(ctx context.Context) error {
-	if err := r.step(ctx, "Boot", r.boot); err != nil {
+	if err := r.bootOnce(ctx); err != nil {
 		return err
 	}
 	if err := r.carryOut(ctx); err != nil {

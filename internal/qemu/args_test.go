@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,11 @@ import (
 // overlaid is the disk of every run: a throwaway overlay on a prepared base.
 func overlaid(fd int) Disk {
 	return Disk{Image: Image{Format: "qcow2", FD: fd, Base: &Image{Format: "raw", FD: fd + 1}}}
+}
+
+// served is an overlay on what a server has.
+func served(fd int) Disk {
+	return Disk{Image: Image{Format: "qcow2", FD: fd, Base: &Image{Format: "raw", FD: fd + 1, Connect: func() (*os.File, error) { panic("called") }}}}
 }
 
 // lines writes a command line as a golden file has it: an option per line.
@@ -65,10 +71,12 @@ func TestArgs(t *testing.T) {
 		"restored": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, RAM: &RAM{FD: 10, ReadOnly: true}, Incoming: "defer", Disks: []Disk{
 			{Image: Image{Format: "qcow2", FD: 8, Base: &Image{Format: "qcow2", FD: 6, Base: &Image{Format: "raw", FD: 7}}}},
 		}}),
-		"second-serial": channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, SecondSerial: true, Serial2FD: 8, Disks: []Disk{overlaid(6)}}),
-		"runas":         {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: Nobody()}},
-		"run-with":      {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: User{1000, 100}, RunWith: true}},
-		"probe":         {Name: "a,b", Hardware: Hardware{Machine: "microvm", CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB}, Accel: AccelTCG, Firmware: Blob{FD: 3}, DebugExit: true, NoSandbox: true},
+		"on-demand":      channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, Disks: []Disk{served(6), overlaid(8)}}),
+		"on-demand-nvme": {Hardware: plan(linux64, Overrides{DiskBus: BusNVMe, NIC: NoNIC}), Accel: AccelTCG, Disks: []Disk{served(6)}},
+		"second-serial":  channels(Spec{Hardware: plan(hurd64, Overrides{}), Accel: AccelTCG, SecondSerial: true, Serial2FD: 8, Disks: []Disk{overlaid(6)}}),
+		"runas":          {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: Nobody()}},
+		"run-with":       {Hardware: plan(hurd64, Overrides{}), Accel: AccelKVM, DropUser: &Drop{User: User{1000, 100}, RunWith: true}},
+		"probe":          {Name: "a,b", Hardware: Hardware{Machine: "microvm", CPUModel: "qemu64", CPUs: 1, Memory: 8 * units.MiB}, Accel: AccelTCG, Firmware: Blob{FD: 3}, DebugExit: true, NoSandbox: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden(t, "argv/"+name+".txt", lines(spec.Args()))

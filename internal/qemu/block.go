@@ -3,6 +3,7 @@ package qemu
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -59,6 +60,7 @@ type placedDisk struct {
 	device     string // with its place on the bus
 	controller string // a controller to be added before, if any
 	bootIndex  int
+	stops      bool // the machine, when it can't be read
 }
 
 // layout gives every disk its place, in order. The machine's own controller
@@ -69,7 +71,7 @@ func layout(machine, diskBus string, disks []Disk) []placedDisk {
 	var placed []placedDisk
 	var builtin, added int // drives on the machine's own controller, and on one that is added
 	for i, d := range disks {
-		p := placedDisk{Disk: d, id: fmt.Sprintf("disk%d", i), device: devices.drive, bootIndex: i}
+		p := placedDisk{Disk: d, id: fmt.Sprintf("disk%d", i), device: devices.drive, bootIndex: i, stops: d.Image.served() && diskBus != BusNVMe}
 		switch {
 		case d.CDROM:
 			p.id, p.device, p.ReadOnly = fmt.Sprintf("cdrom%d", i), "ide-cd"+builtinPlace(kind, builtin), true
@@ -104,7 +106,11 @@ func (p placedDisk) args(a *args) {
 	if p.controller != "" {
 		a.add("-device", p.controller)
 	}
-	a.add("-device", fmt.Sprintf("%s,drive=%s,id=%s-dev,bootindex=%d", p.device, p.id, p.id, p.bootIndex))
+	device := fmt.Sprintf("%s,drive=%s,id=%s-dev,bootindex=%d", p.device, p.id, p.id, p.bootIndex)
+	if p.stops {
+		device += ",rerror=stop" // else the guest is told, and does what nobody wishes
+	}
+	a.add("-device", device)
 }
 
 // imageUse is how the nodes of an image are used.
@@ -132,15 +138,7 @@ func (i Image) args(a *args, node string, use imageUse) {
 		i.Base.args(a, below, use.below())
 	}
 	cache := map[string]any{"direct": use.direct, "no-flush": use.unsafe}
-	a.addFD(i.FD)
-	file := map[string]any{
-		"driver": "file", "node-name": node + "-file", "filename": fdset(i.FD),
-		"read-only": use.readOnly, "locking": "auto", "cache": cache, "discard": "unmap",
-	}
-	if use.aio != "" && use.aio != AIOThreads {
-		file["aio"] = string(use.aio)
-	}
-	a.add("-blockdev", encode(file))
+	a.add("-blockdev", encode(i.protocol(a, node+"-file", use, cache)))
 	format := map[string]any{
 		"driver": i.Format, "node-name": node, "file": node + "-file",
 		"read-only": use.readOnly, "cache": cache, "discard": "unmap",
@@ -152,6 +150,29 @@ func (i Image) args(a *args, node string, use imageUse) {
 		format["backing"] = nil
 	}
 	a.add("-blockdev", encode(format))
+}
+
+// served tells whether something of an image comes from a server. The model nvme
+// can't stop a machine for what that does not give: who serves it must (Fault).
+func (i Image) served() bool { return i.Connect != nil || i.Base != nil && i.Base.served() }
+
+// protocol is the lowest node of an image: where its bytes come from.
+func (i Image) protocol(a *args, node string, use imageUse, cache map[string]any) map[string]any {
+	if i.Connect != nil {
+		return map[string]any{
+			"driver": "nbd", "node-name": node, "server": map[string]any{"type": "fd", "str": strconv.Itoa(i.FD)},
+			"read-only": use.readOnly, "cache": map[string]any{"direct": false, "no-flush": false}, // nothing of it is QEMU's
+		}
+	}
+	a.addFD(i.FD)
+	file := map[string]any{
+		"driver": "file", "node-name": node, "filename": fdset(i.FD),
+		"read-only": use.readOnly, "locking": "auto", "cache": cache, "discard": "unmap",
+	}
+	if use.aio != "" && use.aio != AIOThreads {
+		file["aio"] = string(use.aio)
+	}
+	return file
 }
 
 // encode writes an option as JSON, keys sorted.

@@ -110,6 +110,14 @@ func (m *Image) inherit(i *inheritance, flags int) error {
 	if m.FD != 0 {
 		return nil
 	}
+	if m.Connect != nil {
+		conn, err := m.Connect()
+		if err != nil {
+			return err
+		}
+		m.FD = i.add(conn)
+		return nil
+	}
 	// Without O_NONBLOCK the opening of a fifo would wait for ever.
 	file, err := os.OpenFile(m.Path, flags|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -64,7 +64,8 @@ type FaultError struct {
 	Disk      string // "disk0", ...
 	Operation string // "read" or "write"
 	Reason    string
-	NoSpace   bool // the host's disk is full
+	NoSpace   bool  // the host's disk is full
+	Err       error // the cause, when it is known better than by its text; nil: it is not
 }
 
 // Error says what to do about a full disk.
@@ -75,6 +76,9 @@ func (e *FaultError) Error() string {
 	}
 	return text
 }
+
+// Unwrap gives the cause.
+func (e *FaultError) Unwrap() error { return e.Err }
 
 func newMachine(s Spec, o StartOptions) *Machine {
 	m := &Machine{
@@ -242,11 +246,25 @@ func (m *Machine) noteFault(data json.RawMessage) {
 		NoSpace   bool   `json:"nospace"`
 		Reason    string `json:"reason"`
 	}
-	if json.Unmarshal(data, &event) != nil || event.Action != "stop" || m.fault != nil {
+	if json.Unmarshal(data, &event) != nil || event.Action != "stop" {
 		return
 	}
-	m.fault = &FaultError{Disk: event.Node, Operation: event.Operation, Reason: event.Reason, NoSpace: event.NoSpace}
-	close(m.faulted)
+	m.setFault(FaultError{Disk: event.Node, Operation: event.Operation, Reason: event.Reason, NoSpace: event.NoSpace})
+}
+
+// Fault makes the machine one that stands still for a fault, for whoever serves
+// a disk and knows better than QEMU why it can't be read. The first fault counts.
+func (m *Machine) Fault(fault FaultError) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.setFault(fault)
+}
+
+func (m *Machine) setFault(fault FaultError) {
+	if m.fault == nil {
+		m.fault = &fault
+		close(m.faulted)
+	}
 }
 
 // setInitial takes over the first state, which was reached before there was

@@ -408,6 +408,24 @@ func TestFault(t *testing.T) {
 	}
 }
 
+// TestFaultFromOutside pins that who serves a disk is believed, and the first one.
+func TestFaultFromOutside(t *testing.T) {
+	stop := `{"event": "BLOCK_IO_ERROR", "data": {"node-name": "disk0", "operation": "read", "action": "stop", "reason": "Input/output error"}}` + "\n"
+	m := startFake(t, fakeOptions{On: map[string]string{"cont": stop}})
+	ctx, cancel := m.Context(t.Context())
+	defer cancel()
+	cause := errors.New("the server is gone")
+	m.Fault(FaultError{Disk: "disk0", Operation: "read", Reason: cause.Error(), Err: cause})
+	if err := m.Monitor().Execute(deadline(t, 20*time.Second), "cont", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	m.Fault(FaultError{Disk: "disk1"})
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, cause) || err.Error() != "the machine stands still: QEMU could not read the file of disk0: the server is gone" {
+		t.Errorf("cause = %v", err)
+	}
+}
+
 // TestContextOfItsParent pins that the machine's context is its parent's too.
 func TestContextOfItsParent(t *testing.T) {
 	m := startFake(t, fakeOptions{})

@@ -6,7 +6,11 @@
 // rights as possible, and ends it for certain.
 package qemu
 
-import "github.com/org/hurd-qemu-action/internal/units"
+import (
+	"os"
+
+	"github.com/org/hurd-qemu-action/internal/units"
+)
 
 // Accel is how the guest's instructions are run.
 type Accel string
@@ -90,6 +94,11 @@ type Image struct {
 	Format string // "raw", "qcow2", "vmdk", "vdi", ...; never guessed
 	FD     int    // the descriptor in QEMU, opened read-write if it is to be written, else read-only
 	Base   *Image // what lies below a qcow2 image; never written
+
+	// Connect makes a connection to an NBD server, which has the contents
+	// instead of a file: Path is not used. Start calls it once, and gives what
+	// it returns to QEMU. Only an image that is not written can have one.
+	Connect func() (*os.File, error)
 }
 
 // RAM is a file that holds the guest's memory, so that a machine can be saved

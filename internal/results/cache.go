@@ -66,7 +66,7 @@ type Hit struct {
 	version string
 	mu      sync.Mutex
 	address string // signed
-	renewed bool
+	renewed bool   // since an address was last of use
 }
 
 // String keeps the address, which is signed, out of what %v prints.
@@ -121,8 +121,8 @@ func (c *Cache) find(ctx context.Context, key string, restoreKeys []string, vers
 	return hit, nil
 }
 
-// renew asks for a new address of the same entry, once in the life of a hit,
-// unless somebody else has since the one that failed was given out.
+// renew asks for a new address of the same entry, unless somebody else has since
+// the one that failed was given out, or that one was new and of no use.
 func (c *Cache) renew(ctx context.Context, hit *Hit, failed string) (string, error) {
 	hit.mu.Lock()
 	defer hit.mu.Unlock()
@@ -143,6 +143,15 @@ func (c *Cache) renew(ctx context.Context, hit *Hit, failed string) (string, err
 	}
 	hit.address = again.address
 	return hit.address, nil
+}
+
+// works notes that an address was of use: when it expires it may be renewed.
+func (h *Hit) works(address string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.address == address {
+		h.renewed = false
+	}
 }
 
 func (h *Hit) current() string {

@@ -19,14 +19,14 @@ import (
 // written, and what was in it beyond the size stays.
 //
 // A range that is cut goes on where it ended; an address that has expired is
-// asked for again, once. A peer that knows no ranges, or whose ranges are not
+// asked for again, unless the one before was of no use either. A peer that knows no ranges, or whose ranges are not
 // those that were asked for, sends all in one piece. Memory use does not
 // depend on the size. The service gives no hash: the caller has to know what
 // it expects.
 func (c *Cache) Download(ctx context.Context, hit *Hit, dst io.WriterAt, limit int64, progress Progress) (int64, error) {
 	d := &download{cache: c, hit: hit, dst: dst, limit: limit, meter: meter{progress: progress}}
 	size, err := d.ranges(ctx)
-	if errors.Is(err, errRanges) && context.Cause(ctx) == nil {
+	if errors.Is(err, ErrRanges) && context.Cause(ctx) == nil {
 		c.Service.notify("receiving the cache entry in one piece: %v", err)
 		size, err = d.whole(ctx)
 	}
@@ -39,10 +39,7 @@ func (c *Cache) Download(ctx context.Context, hit *Hit, dst io.WriterAt, limit i
 // rangeSize is how much one request asks for.
 const rangeSize = 8 << 20
 
-var (
-	errRanges = errors.New("the server does not give the ranges that it is asked for")
-	errCut    = errors.New("the connection ended too early")
-)
+var errCut = errors.New("the connection ended too early")
 
 type download struct {
 	cache *Cache
@@ -75,15 +72,21 @@ func (d *download) ranges(ctx context.Context) (int64, error) {
 // enough is how much has to arrive for a failure to count as the first one.
 const enough = 64 << 10
 
-// piece receives the range that begins at start. What arrived before a
-// failure is kept, and a failure after progress is the first again.
+// piece receives the range that begins at start.
 func (d *download) piece(ctx context.Context, start int64) error {
+	return d.part(ctx, start, start+rangeSize)
+}
+
+// part receives the bytes from start to end, or to that of the entry. What
+// arrived before a failure is kept, and a failure after progress is the first
+// again.
+func (d *download) part(ctx context.Context, start, end int64) error {
 	at := start
-	buffer := make([]byte, 128<<10)
+	buffer := make([]byte, min(128<<10, end-start))
 	for {
 		before := at
 		err := d.cache.Service.retry(ctx, "downloading", func(ctx context.Context, touch func()) error {
-			err := d.get(ctx, &at, start+rangeSize, buffer, touch)
+			err := d.get(ctx, &at, end, buffer, touch)
 			if err != nil && at >= before+enough && passing(err) {
 				return nil // the outer loop goes on
 			}
@@ -92,7 +95,7 @@ func (d *download) piece(ctx context.Context, start int64) error {
 		if err != nil {
 			return err
 		}
-		if end := min(start+rangeSize, d.size); at >= end {
+		if at >= min(end, d.size) {
 			return nil
 		}
 	}
@@ -110,7 +113,7 @@ func (d *download) get(ctx context.Context, at *int64, end int64, buffer []byte,
 	defer func() { _ = resp.Body.Close() }() // it was only read
 	touch()
 	if resp.StatusCode == http.StatusOK {
-		return lasting{errRanges}
+		return lasting{ErrRanges}
 	}
 	got, err := contentRange(resp)
 	if err != nil {
@@ -126,7 +129,7 @@ func (d *download) get(ctx context.Context, at *int64, end int64, buffer []byte,
 // the entry with the one that the first range was of.
 func (d *download) fits(got span, start, end int64, etag string) error {
 	if got.start != start || got.end > end || got.end > got.total || got.end <= got.start {
-		return lasting{fmt.Errorf("%w: bytes %d to %d were asked for, %d to %d of %d came", errRanges, start, end-1, got.start, got.end-1, got.total)}
+		return lasting{fmt.Errorf("%w: bytes %d to %d were asked for, %d to %d of %d came", ErrRanges, start, end-1, got.start, got.end-1, got.total)}
 	}
 	if d.size == 0 {
 		if err := d.allowed(got.total); err != nil {
@@ -175,14 +178,17 @@ func (d *download) receive(body io.Reader, at *int64, end int64, buffer []byte, 
 func (d *download) ask(ctx context.Context, span string) (*http.Response, error) {
 	address := d.hit.current()
 	resp, err := d.request(ctx, address, span)
-	if !expired(err) {
-		return resp, err
+	if expired(err) {
+		var renewErr error
+		if address, renewErr = d.cache.renew(ctx, d.hit, address); renewErr != nil {
+			return nil, lasting{fmt.Errorf("%w; %w", err, renewErr)}
+		}
+		resp, err = d.request(ctx, address, span)
 	}
-	address, renewErr := d.cache.renew(ctx, d.hit, address)
-	if renewErr != nil {
-		return nil, lasting{fmt.Errorf("%w; %w", err, renewErr)}
+	if err == nil {
+		d.hit.works(address)
 	}
-	return d.request(ctx, address, span)
+	return resp, err
 }
 
 func (d *download) request(ctx context.Context, address, span string) (*http.Response, error) {
@@ -202,7 +208,7 @@ func (d *download) request(ctx context.Context, address, span string) (*http.Res
 	if resp.StatusCode != http.StatusOK && (resp.StatusCode != http.StatusPartialContent || span == "") {
 		defer func() { _ = resp.Body.Close() }() // it was only read
 		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-			return nil, lasting{errRanges}
+			return nil, lasting{ErrRanges}
 		}
 		return nil, d.cache.Service.refusal(what, resp, d.cache.Service.now())
 	}
@@ -219,7 +225,7 @@ var contentRangePattern = regexp.MustCompile(`^bytes (\d{1,18})-(\d{1,18})/(\d{1
 func contentRange(resp *http.Response) (span, error) {
 	m := contentRangePattern.FindStringSubmatch(resp.Header.Get("Content-Range"))
 	if m == nil {
-		return span{}, lasting{fmt.Errorf("%w: it does not say which it sends", errRanges)}
+		return span{}, lasting{fmt.Errorf("%w: it does not say which it sends", ErrRanges)}
 	}
 	var n [3]int64
 	for i := range n {

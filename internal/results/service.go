@@ -43,6 +43,9 @@ var (
 	ErrStalled = errors.New("nothing was sent or received for too long")
 	// ErrChanged says that an entry was replaced while it was received.
 	ErrChanged = errors.New("the entry was replaced on the server while it was received")
+	// ErrRanges says that a peer does not send the parts of an entry that it is
+	// asked for.
+	ErrRanges = errors.New("the server does not give the ranges that it is asked for")
 	// ErrTooLarge says that an entry is larger than the caller allows.
 	ErrTooLarge = errors.New("larger than allowed")
 )

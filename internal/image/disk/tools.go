@@ -64,11 +64,15 @@ func (t Tools) Convert(ctx context.Context, src string, format Format, dst strin
 }
 
 // Overlay makes a qcow2 file at path whose unwritten parts are read from base,
-// an absolute path. A size of 0 takes that of the base.
+// an absolute path. With a size nothing below is opened: a base that is itself
+// an overlay may name, as what lies below it, a file of another host. A size of
+// 0 takes that of the base.
 func (t Tools) Overlay(ctx context.Context, base string, format Format, path string, size units.Bytes) error {
-	args := []string{"create", "-q", "-f", string(QCOW2), "-b", base, "-F", string(format), path}
+	args := []string{"create", "-q", "-f", string(QCOW2), "-b", base, "-F", string(format)}
 	if size > 0 {
-		args = append(args, fmt.Sprint(int64(size)))
+		args = append(args, "-u", path, fmt.Sprint(int64(size)))
+	} else {
+		args = append(args, path)
 	}
 	if _, err := process.Output(ctx, t.program(), args...); err != nil {
 		return fmt.Errorf("creating the overlay %s: %w", path, err)

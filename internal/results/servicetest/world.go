@@ -55,6 +55,7 @@ type Blob struct {
 	Arrival   []string // IDs of blocks, as they came
 	ETag      string
 	Finalized bool
+	Sent      int64 // bytes of it that were sent
 
 	name     string
 	run, job string
@@ -390,8 +391,23 @@ func (w *World) blob(rw http.ResponseWriter, r *http.Request) {
 		w.putList(rw, r, b)
 	default:
 		rw.Header().Set("ETag", b.ETag)
-		http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(b.Data))
+		http.ServeContent(&counting{rw, w, b}, r, "", time.Time{}, bytes.NewReader(b.Data))
 	}
+}
+
+// counting counts what is sent of a blob.
+type counting struct {
+	http.ResponseWriter
+	world *World
+	blob  *Blob
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.world.Mu.Lock()
+	defer c.world.Mu.Unlock()
+	c.blob.Sent += int64(n)
+	return n, err
 }
 
 // PutBlock takes a block of a blob, as the blob store does.

@@ -411,7 +411,35 @@ func TestE2ESampler(t *testing.T) {
 	if last.At <= first.At || last.CPU-first.CPU < (last.At-first.At)/20 {
 		t.Errorf("a guest that spins used %v of CPU in %v", last.CPU-first.CPU, last.At-first.At)
 	}
+	if guest := last.GuestCPU - first.GuestCPU; guest < (last.At-first.At)/20 || last.GuestCPU > last.CPU {
+		t.Errorf("its processor used %v in %v, QEMU in all %v", guest, last.At-first.At, last.CPU-first.CPU)
+	}
 	if last.Resident < 10*units.MiB || last.Peak < last.Resident || last.Peak > 4*units.GiB {
 		t.Errorf("memory: %+v", last)
+	}
+}
+
+// TestE2EGuestCPU: what QEMU does for our questions is not the guest's time,
+// which stands still with its processor.
+func TestE2EGuestCPU(t *testing.T) {
+	spec, options := realSpec(t, firmware("halted\n", idle))
+	m := startReal(t, spec, options)
+	waitFor(t, m, "halted", 30*time.Second)
+	ask := func() Usage {
+		u, err := m.Usage(deadline(t, 20*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	before, after, n := ask(), Usage{}, 0
+	for began := time.Now(); time.Since(began) < 20*time.Second; n++ {
+		if after = ask(); after.CPU-before.CPU >= 200*time.Millisecond {
+			break
+		}
+	}
+	t.Logf("%d questions in %v, for which QEMU needed %v of CPU", n, after.At-before.At, after.CPU-before.CPU)
+	if guest, all := after.GuestCPU-before.GuestCPU, after.CPU-before.CPU; all < 200*time.Millisecond || guest > all/4 {
+		t.Errorf("a halted processor used %v, QEMU in all %v", guest, all)
 	}
 }

@@ -236,7 +236,7 @@ func checkConsole(_ context.Context, e *exam, g Guest) Finding {
 		}
 	}
 	if len(lines) == 0 {
-		return slow("nothing was printed on it yet", "When it stays so, the boot loader has no serial console, or the disk does not boot: look at the screen (hurd-qemu-action qmp screendump).")
+		return slow("nothing was printed on it yet", "When it stays so, the boot loader has no serial console, or the disk does not boot: look at the screen (hurd-qemu-action qmp screendump screen.png).")
 	}
 	lines = lines[max(0, len(lines)-consoleTail):]
 	quiet := max(0, e.Now().Sub(info.ModTime())).Round(time.Second)

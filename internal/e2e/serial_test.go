@@ -207,7 +207,7 @@ func TestE2ETransportSerialTimeout(t *testing.T) {
 	needGuest(t)
 	image := guestWith(t, map[string]string{"/etc/inittab": gettysTab, "/usr/sbin/sshd": ""})
 	p := start(t, setup{args: []string{
-		"run", "--image=" + image, "--accel=tcg", "--memory=512", "--transport=serial", "--timeout=4s", "--run",
+		"run", "--image=" + image, "--accel=tcg", "--memory=512", "--transport=serial", "--network=none", "--timeout=4s", "--run",
 		"echo begun; trap 'echo told to end; exit 0' TERM; while :; do echo busy; sleep 1; done",
 	}})
 	p.keep = []string{"made.txt"}

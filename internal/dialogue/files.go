@@ -14,13 +14,13 @@ import (
 
 const (
 	// pieceSize is how much of a file is fetched at a time.
-	pieceSize = 4096
+	pieceSize = 2048
 	// tries is how often something is sent or fetched that arrived damaged: a
 	// kernel that prints on the same line does that.
 	tries = 4
 	// lineRoom is what of a typed line is left for a file's content, beside the
 	// marks around it.
-	lineRoom = MaxLine - 80
+	lineRoom = MaxLine - 90
 )
 
 // put types data into a file of the guest's directory.
@@ -31,32 +31,39 @@ func (sh *Shell) put(ctx context.Context, name string, data []byte) error {
 	}
 	defer sh.line.Conceal(units.Bytes(len(data)).Human() + " are typed here")()
 	want := digest(data)
-	commands := []string{": >$d/" + name}
-	for _, part := range escaped(data, lineRoom) {
-		commands = append(commands, "P "+name+" '"+part+"'")
-	}
-	commands = append(commands, "sha256sum <$d/"+name)
 	var last error
 	for range tries {
-		for _, c := range commands {
-			out, err := sh.typed(ctx, c)
-			if IsOurs(err) && !isSilent(ctx, err) {
-				return err
-			}
-			if slices.Contains(strings.Split(out, "\n"), want) {
-				return nil
-			}
-			if err != nil {
-				last = err
-				break
-			}
+		out, err := sh.putOnce(ctx, name, data)
+		if slices.Contains(strings.Split(out, "\n"), want) {
+			return nil
 		}
+		if IsOurs(err) && !isSilent(ctx, err) {
+			return err
+		}
+		last = err
 	}
 	err := fmt.Errorf("%s did not get into the guest undamaged in %d tries", units.Bytes(len(data)).Human(), tries)
 	if last != nil {
 		err = fmt.Errorf("%w: %w", err, last)
 	}
 	return err
+}
+
+// putOnce types a file and returns what sha256sum says of it, among other things.
+func (sh *Shell) putOnce(ctx context.Context, name string, data []byte) (string, error) {
+	if _, err := sh.typed(ctx, ": >$d/"+name); err != nil {
+		return "", err
+	}
+	for _, text := range escaped(data, lineRoom) {
+		sh.mu.Lock()
+		sh.part++
+		part := sh.part
+		sh.mu.Unlock()
+		if _, err := sh.typed(ctx, fmt.Sprintf("P %s '%s' %d", name, text, part)); err != nil {
+			return "", err
+		}
+	}
+	return sh.typed(ctx, "sha256sum <$d/"+name)
 }
 
 // isSilent tells an answer that was lost, or damaged by something else that the
@@ -97,7 +104,7 @@ func escaped(data []byte, room int) []string {
 
 // get fetches no more than most bytes of a file of the guest's directory, whose size it tells.
 func (sh *Shell) get(ctx context.Context, name string, most int) (data []byte, size int, err error) {
-	text, err := sh.typed(ctx, "wc -c <$d/"+name)
+	text, err := sh.ask(ctx, "wc -c <$d/"+name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -124,7 +131,7 @@ func (sh *Shell) get(ctx context.Context, name string, most int) (data []byte, s
 // piece fetches a piece of a file.
 func (sh *Shell) piece(ctx context.Context, name string, number int) ([]byte, error) {
 	for range tries {
-		text, err := sh.typed(ctx, fmt.Sprintf("G %s %d", name, number))
+		text, err := sh.typedOnce(ctx, fmt.Sprintf("G %s %d", name, number), false)
 		switch {
 		case err == nil:
 			if data, ok := checked(text); ok {

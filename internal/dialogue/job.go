@@ -187,7 +187,7 @@ func (j *job) execute(ctx context.Context, number int) (int, error) {
 			return 0, err
 		}
 	}
-	_, err = sh.typed(ctx, "rm -f $d/"+name+"[cioes]")
+	_, err = sh.typed(ctx, "rm -f $d/"+name+"[cioers]")
 	if IsOurs(err) && ctx.Err() != nil {
 		return 0, err
 	}

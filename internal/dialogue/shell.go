@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -48,7 +49,8 @@ type Shell struct {
 
 	mu   sync.Mutex
 	jobs map[int]*job
-	next int
+	next int // number of a job
+	part int // number of a part of a file
 
 	done   chan struct{} // closed when the shell is of no use any more
 	once   sync.Once
@@ -65,18 +67,20 @@ var errEnded = errors.New("the serial console has ended")
 const programs = "cat dd od rm sha256sum tr wc"
 
 // functions are what the guest's shell is taught: short lines are typed fast. $d
-// is the directory; a job's files are NUMBER and a letter: its command line, its
-// input, its output and error, its status.
+// is the directory, and $k the last part of a file that was written; a job's files are NUMBER and a letter: its command line, its
+// input, its output and error, its status, and that it was started: it is not again
+// when the answer was lost.
 //
 // In the background of an interactive shell a job is a process group of its own
 // and can be interrupted; the outer redirection is for the shell's own remarks.
 func functions(token string) []string {
 	return []string{
-		`P() { printf "$2" >>$d/$1; }`,
+		`P() { test "$3" = "$k" && return; printf "$2" >>$d/$1 && k=$3; }`,
 		`G() { dd if=$d/$1 bs=` + fmt.Sprint(pieceSize) + ` skip=$2 count=1 >$d/p 2>/dev/null; sha256sum <$d/p; od -An -v -tx1 $d/p | tr -d ' \n'; echo; }`,
 		`X() { r=$?; echo $r >$d/$1s; echo "` + token + `"-x$1 $r; }`,
-		`L() { { { echo "` + token + `"-l$1; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null; q=$!; }`,
-		`C() { { { sh $d/$1c >$d/$1o 2>$d/$1e; X $1; } <$d/$1i & } 2>/dev/null; }`,
+		`S() { test ! -e $d/$1r && : >$d/$1r; }`,
+		`L() { S $1 && { { echo "` + token + `"-l$1; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null && q=$!; :; }`,
+		`C() { S $1 && { { sh $d/$1c >$d/$1o 2>$d/$1e; X $1; } <$d/$1i & } 2>/dev/null; :; }`,
 	}
 }
 
@@ -102,7 +106,7 @@ func OpenShell(ctx context.Context, line Line, s *Session) (*Shell, error) {
 }
 
 func (sh *Shell) prepare(ctx context.Context) error {
-	missing, err := sh.typed(ctx, "for c in "+programs+"; do command -v $c >/dev/null || echo $c; done")
+	missing, err := sh.ask(ctx, "for c in "+programs+"; do command -v $c >/dev/null || echo $c; done")
 	if err != nil {
 		return err
 	}
@@ -122,10 +126,13 @@ func (sh *Shell) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if sh.dir, err = sh.typed(ctx, "umask $u; echo $d"); err != nil {
+	if _, err := sh.typed(ctx, "umask $u"); err != nil {
 		return err
 	}
-	sh.user, err = sh.typed(ctx, "id -un")
+	if sh.dir, err = sh.ask(ctx, "echo $d"); err != nil {
+		return err
+	}
+	sh.user, err = sh.ask(ctx, "id -un")
 	return err
 }
 
@@ -135,22 +142,56 @@ func (sh *Shell) User() string { return sh.user }
 // resyncTime bounds the waiting for a shell that was left in the middle of a line.
 const resyncTime = 5 * time.Second
 
-// typed types one command and returns its answer.
+// typed types a command that does no harm when it is typed twice, since it may
+// have to be: something else can be printed into the marks of its answer.
 func (sh *Shell) typed(ctx context.Context, command string) (string, error) {
+	var out string
+	var err error
+	for range tries {
+		if out, err = sh.typedOnce(ctx, command, false); !isSilent(ctx, err) {
+			break
+		}
+	}
+	return out, err
+}
+
+// answerForm is what ask has printed.
+var answerForm = regexp.MustCompile(`=([^=]*)=`)
+
+// ask types a command for the one line that it prints, and tells that from what
+// else the guest prints.
+func (sh *Shell) ask(ctx context.Context, command string) (string, error) {
+	var out string
+	for range tries {
+		var err error
+		if out, err = sh.typed(ctx, "echo =$("+command+")="); err != nil {
+			return "", err
+		}
+		if m := answerForm.FindStringSubmatch(out); m != nil && !strings.Contains(m[1], "\n") {
+			return strings.TrimSpace(m[1]), nil
+		}
+	}
+	return "", fmt.Errorf("%q is answered with %q", command, out)
+}
+
+// typedOnce types one command and returns its answer. silent: it has none of its own,
+// and what comes meanwhile is a job's.
+func (sh *Shell) typedOnce(ctx context.Context, command string, silent bool) (string, error) {
 	if err := sh.take(ctx); err != nil {
 		return "", err
 	}
 	defer func() { sh.turn <- struct{}{} }()
-	return sh.answer(ctx, command, false)
+	return sh.answer(ctx, command, silent)
 }
 
-// start types a command that prints nothing of its own: what comes meanwhile is a job's.
+// start types a command that starts a job.
 func (sh *Shell) start(ctx context.Context, command string) error {
-	if err := sh.take(ctx); err != nil {
-		return err
+	var err error
+	for range tries {
+		if _, err = sh.typedOnce(ctx, command, true); !isSilent(ctx, err) {
+			break
+		}
 	}
-	defer func() { sh.turn <- struct{}{} }()
-	_, err := sh.answer(ctx, command, true)
 	return err
 }
 
@@ -348,7 +389,7 @@ func (sh *Shell) SendRequest(string, bool, []byte) (bool, []byte, error) {
 func (sh *Shell) alive() error {
 	ctx, cancel := sh.context(context.Background())
 	defer cancel()
-	out, err := sh.typed(ctx, "echo $d/*s")
+	out, err := sh.ask(ctx, "echo $d/*s")
 	if err != nil {
 		return err
 	}
@@ -373,7 +414,7 @@ func (sh *Shell) lateEnd(ctx context.Context, number int) error {
 	if j == nil || len(j.exited) > 0 {
 		return nil
 	}
-	text, err := sh.typed(ctx, fmt.Sprintf("cat $d/%ds", number))
+	text, err := sh.ask(ctx, fmt.Sprintf("cat $d/%ds", number))
 	if err != nil {
 		return err
 	}

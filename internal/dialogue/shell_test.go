@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +58,30 @@ type world struct {
 	dir     string        // of the guest's temporary files
 	line    *os.File      // our end of it
 	ran     chan error    // closed after the console's end
+	noise   noisy
+}
+
+// noisy is a line into which the guest's kernel prints at any moment: every so
+// many bytes, in the middle of whatever else is being printed.
+type noisy struct {
+	*os.File
+	every atomic.Int64 // 0: never
+	since int
+	hits  atomic.Int64
+}
+
+const kernelMessage = "[   12.345678] random: crng init done\r\n"
+
+func (n *noisy) Read(p []byte) (int, error) {
+	got, err := n.File.Read(p[:len(p)-len(kernelMessage)])
+	every := int(n.every.Load())
+	if n.since += got; every > 0 && n.since >= every && got > 1 {
+		n.since = 0
+		n.hits.Add(1)
+		rest := append([]byte(kernelMessage), p[got/2:got]...)
+		got = got/2 + copy(p[got/2:], rest)
+	}
+	return got, err
 }
 
 // boot starts a shell as the console's getty would.
@@ -83,8 +108,8 @@ func boot(t *testing.T, shell ...string) *world {
 		t.Fatal(err)
 	}
 	_ = theirs.Close() // the process has it
-	w.line = ours
-	w.console = console.New(ours, console.Options{Log: w.log, Patterns: []console.Pattern{}})
+	w.line, w.noise.File = ours, ours
+	w.console = console.New(&w.noise, console.Options{Log: w.log, Patterns: []console.Pattern{}})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { w.ran <- w.console.Run(ctx) }()
 	t.Cleanup(func() {
@@ -209,6 +234,21 @@ func testScript(t *testing.T, c *guest.Client) {
 	}
 }
 
+// TestShellTells lets a script that takes too long have its last words.
+func TestShellTells(t *testing.T) {
+	c := boot(t, "dash").client(t, true)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	late := errors.New("too late")
+	out := &waiter{text: "busy\nbusy\n", found: func() { cancel(late) }}
+	_, err := c.RunScript(ctx, guest.Script{
+		Text:      "echo begun; trap 'echo told to end; exit 0' TERM; while :; do echo busy; sleep 0.2; done",
+		KillGrace: 10 * time.Second,
+	}, out, out)
+	if !errors.Is(err, late) || !strings.HasSuffix(out.String(), "\ntold to end\n") {
+		t.Errorf("%v, %q", err, out.String())
+	}
+}
+
 // TestShellStops ends a script that does not want to, with all its output until then.
 func TestShellStops(t *testing.T) {
 	w := boot(t, "dash")
@@ -249,6 +289,37 @@ func TestShellStops(t *testing.T) {
 	var again bytes.Buffer
 	if status, err := c.Run(t.Context(), guest.Command{Line: "echo again", Stdout: &again}); err != nil || status.Code != 0 || again.String() != "again\n" {
 		t.Errorf("%v, %v, %q", status, err, again.String())
+	}
+}
+
+// TestShellNoise: what a kernel prints among it all damages nothing; at most it
+// takes longer.
+func TestShellNoise(t *testing.T) {
+	w := boot(t, "dash")
+	s := &dialogue.Session{Console: w.console, Step: time.Second, Poke: true}
+	if err := s.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.noise.every.Store(7000)
+	sh, err := dialogue.OpenShell(t.Context(), w.console, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := guest.Over(t.Context(), sh, guest.Options{User: sh.User(), Silence: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	in := bytes.Repeat(allBytes(), 20)
+	for i := range 3 {
+		var out, diag bytes.Buffer
+		status, err := c.Run(t.Context(), guest.Command{Line: "cat; echo oops >&2; exit 7", Stdin: bytes.NewReader(in), Stdout: &out, Stderr: &diag})
+		if err != nil || status.Code != 7 || !bytes.Equal(out.Bytes(), in) || diag.String() != "oops\n" {
+			t.Errorf("%d: status %v, %v, %d bytes of %d, %q", i, status, err, out.Len(), len(in), diag.String())
+		}
+	}
+	if n := w.noise.hits.Load(); n < 10 {
+		t.Errorf("the kernel has printed only %d times", n)
 	}
 }
 

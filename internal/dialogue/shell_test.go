@@ -236,6 +236,7 @@ func testScript(t *testing.T, c *guest.Client) {
 
 // TestShellTells lets a script that takes too long have its last words.
 func TestShellTells(t *testing.T) {
+	t.Parallel()
 	c := boot(t, "dash").client(t, true)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	late := errors.New("too late")
@@ -251,6 +252,7 @@ func TestShellTells(t *testing.T) {
 
 // TestShellStops ends a script that does not want to, with all its output until then.
 func TestShellStops(t *testing.T) {
+	t.Parallel()
 	w := boot(t, "dash")
 	c := w.client(t, true)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -295,6 +297,7 @@ func TestShellStops(t *testing.T) {
 // TestShellNoise: what a kernel prints among it all damages nothing; at most it
 // takes longer.
 func TestShellNoise(t *testing.T) {
+	t.Parallel()
 	w := boot(t, "dash")
 	s := &dialogue.Session{Console: w.console, Step: time.Second, Poke: true}
 	if err := s.Enter(t.Context()); err != nil {
@@ -342,6 +345,7 @@ func (w *waiter) Write(p []byte) (int, error) {
 
 // TestShellEnds: when the guest is gone, whoever waits for it is told.
 func TestShellEnds(t *testing.T) {
+	t.Parallel()
 	w := boot(t, "dash")
 	c := w.client(t, true)
 	out := &waiter{text: "begun", found: func() { _ = w.line.Close() }}
@@ -358,6 +362,7 @@ func TestShellEnds(t *testing.T) {
 
 // TestShellLacks names what a guest does not have.
 func TestShellLacks(t *testing.T) {
+	t.Parallel()
 	w := boot(t, "dash")
 	s := &dialogue.Session{Console: w.console, Poke: true}
 	if err := s.Enter(t.Context()); err != nil {

@@ -242,7 +242,7 @@ func TestShellTells(t *testing.T) {
 	late := errors.New("too late")
 	out := &waiter{text: "busy\nbusy\n", found: func() { cancel(late) }}
 	_, err := c.RunScript(ctx, guest.Script{
-		Text:      "echo begun; trap 'echo told to end; exit 0' TERM; while :; do echo busy; sleep 0.2; done",
+		Text:      "echo begun; trap 'echo told to end; exit 0' TERM; while :; do echo busy; sleep 0.2 || :; done",
 		KillGrace: 10 * time.Second,
 	}, out, out)
 	if !errors.Is(err, late) || !strings.HasSuffix(out.String(), "\ntold to end\n") {

@@ -106,7 +106,7 @@ func OpenShell(ctx context.Context, line Line, s *Session) (*Shell, error) {
 }
 
 func (sh *Shell) prepare(ctx context.Context) error {
-	missing, err := sh.ask(ctx, "for c in "+programs+"; do command -v $c >/dev/null || echo $c; done")
+	missing, err := sh.ask(ctx, "for c in "+programs+"; do command -v $c >/dev/null || printf '%s ' $c; done")
 	if err != nil {
 		return err
 	}
@@ -155,8 +155,8 @@ func (sh *Shell) typed(ctx context.Context, command string) (string, error) {
 	return out, err
 }
 
-// answerForm is what ask has printed.
-var answerForm = regexp.MustCompile(`=([^=]*)=`)
+// answerForm is what ask has printed, which looks like nothing else.
+var answerForm = regexp.MustCompile(`<=([^<\n]*)=>\r*\n?`)
 
 // ask types a command for the one line that it prints, and tells that from what
 // else the guest prints.
@@ -164,10 +164,10 @@ func (sh *Shell) ask(ctx context.Context, command string) (string, error) {
 	var out string
 	for range tries {
 		var err error
-		if out, err = sh.typed(ctx, "echo =$("+command+")="); err != nil {
+		if out, err = sh.typed(ctx, `echo "<=$(`+command+`)=>"`); err != nil {
 			return "", err
 		}
-		if m := answerForm.FindStringSubmatch(out); m != nil && !strings.Contains(m[1], "\n") {
+		if m := answerForm.FindStringSubmatch(out); m != nil {
 			return strings.TrimSpace(m[1]), nil
 		}
 	}
@@ -184,7 +184,7 @@ func (sh *Shell) typedOnce(ctx context.Context, command string, silent bool) (st
 	return sh.answer(ctx, command, silent)
 }
 
-// start types a command that starts a job.
+// start types a command that prints nothing, and starts a job or has it go on.
 func (sh *Shell) start(ctx context.Context, command string) error {
 	var err error
 	for range tries {
@@ -304,8 +304,9 @@ func (sh *Shell) change(ctx context.Context, by int, signal string) error {
 	}
 	sh.mu.Unlock()
 	if signaled {
-		// One that has ended meanwhile can't be signaled.
-		if _, err := sh.typed(ctx, "kill -s "+signal+" $q 2>/dev/null || :"); err != nil && by > 0 {
+		// One that has ended meanwhile can't be signaled. What comes while this is
+		// typed is its output.
+		if err := sh.start(ctx, "kill -s "+signal+" $q 2>/dev/null || :"); err != nil && by > 0 {
 			return err
 		}
 	}

@@ -107,7 +107,10 @@ func (s *stream) mark(line []byte) {
 		s.command, s.answer, s.doubt = n, nil, nil
 	case 'e':
 		if n == s.command {
+			// What is no answer was printed by the job meanwhile.
+			rest := answerForm.ReplaceAll(s.doubt, nil)
 			s.command, s.doubt = 0, nil
+			s.print(rest)
 			s.answered(n, string(s.answer), string(m[3]))
 		}
 	}

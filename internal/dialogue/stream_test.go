@@ -33,14 +33,14 @@ func record(chunks []string) string {
 
 const someStream = "boot messages\r\n" + `echo "HTOKEN"-b1; id; echo "HTOKEN"-e1 $?` + "\r\nHTOKEN-b1\r\nroot\r\nHTOKEN-e1 0\r\n" +
 	`HTOKEN=; echo "HTOKEN"-b2; L 7; echo "HTOKEN"-e2 $?` + "\r\nHTOKEN-l7\r\nHTOKEN-b2\r\nHTOKEN-e2 0\r\n" +
-	"one\r\ntwo\rTWO\r\n\xff\x00HTOKE HTHTOKEN=; echo \"HTOKEN\"-b3; echo $d; echo \"HTOKEN\"-e3 $?\r\nHTOKEN-b3\r\n/tmp/x\r\nHTOKEN-e3 0\r\n" +
+	"one\r\ntwo\rTWO\r\n\xff\x00HTOKE HTHTOKEN=; echo \"HTOKEN\"-b3; echo $d; echo \"HTOKEN\"-e3 $?\r\nHTOKEN-b3\r\nand <=/tmp/x=>\r\nmore\r\nHTOKEN-e3 0\r\n" +
 	"three\r\r\nfour\rHTOKEN-x7 130\r\nlate\r\nHTOKEN-x8\r\nHTOKEN-l"
 
 func TestStream(t *testing.T) {
 	want := `command 1: "root\r\n", 0
 command 2: "", 0
-command 3: "/tmp/x\r\n", 0
-live "one\ntwo\rTWO\n\xff\x00HTOKE HTthree\r\nfour\r"
+command 3: "and <=/tmp/x=>\r\nmore\r\n", 0
+live "one\ntwo\rTWO\n\xff\x00HTOKE HTand more\nthree\r\nfour\r"
 job 7 ended with 130
 job 8 ended with -1
 `

@@ -35,8 +35,10 @@ func TestE2EWarmPruned(t *testing.T) {
 	running := func(p *program) bool {
 		return !strings.Contains(p.stdout.String(), "\nThe script succeeded") && !strings.Contains(p.stdout.String(), "\n::error")
 	}
-	times := 0
+	times, ticker := 0, time.NewTicker(10*time.Millisecond)
+	defer ticker.Stop()
 	for began := time.Now(); slices.ContainsFunc(others, running) && time.Since(began) < 3*time.Minute; times++ {
+		<-ticker.C
 		if removed := pruned(); len(removed) > 0 {
 			t.Fatalf("removed while it is in use: %v", removed)
 		}
@@ -50,8 +52,8 @@ func TestE2EWarmPruned(t *testing.T) {
 		t.Errorf("rm of what is in use: %d, %s", status, stderr)
 	}
 	first.interrupt()
-	if status := first.wait(); status != 130 {
-		t.Errorf("status %d", status)
+	if status, out := first.wait(), first.outputs(); status != 130 || out["snapshot"] != "restored" {
+		t.Errorf("status %d, snapshot %s", status, out["snapshot"])
 	}
 	if removed := pruned(); len(removed) != 1 || len(inStore(t, cache)) > 0 {
 		t.Errorf("removed %v, left %v", removed, inStore(t, cache))

@@ -149,7 +149,7 @@ func (r *run) retireDisk(ctx context.Context) {
 
 // fillDelay is how long a script runs before the rest of its guest's disk is
 // fetched: most scripts of a restored guest end sooner, and need little of it.
-const fillDelay = 5 * time.Second
+const fillDelay = 10 * time.Second
 
 // fetchRest fetches the rest of a disk that is in the cache beside the script,
 // if that takes longer.

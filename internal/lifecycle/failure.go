@@ -87,7 +87,7 @@ func (r *run) guestLost(ctx context.Context, cause error) error {
 	if e := r.monitorFailure(GuestLost, cause); e != nil {
 		return e
 	}
-	if e := diskFault(GuestLost, cause); e != nil {
+	if e := diskFault(GuestLost, cause, r.machine.Faulted()); e != nil {
 		return e
 	}
 	e := r.evidence(cause)

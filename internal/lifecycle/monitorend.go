@@ -61,7 +61,7 @@ func (r *run) monitorFailure(kind Kind, errs ...error) *Error {
 			return r.endedBy(kind)
 		}
 	}
-	if r.machine.Phase() == qemu.PhasePaused && !r.checkout.stopped {
+	if r.machine.Phase() == qemu.PhasePaused && !r.checkout.stopped && r.machine.Faulted() == nil {
 		return fail(kind, "The machine stands still", errors.New("its processor was stopped through a monitor, and nobody let it go on"),
 			"Look for the command stop in what talks to "+r.machine.Socket()+", and let cont follow it.")
 	}

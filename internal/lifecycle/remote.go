@@ -98,8 +98,9 @@ func (r *run) findDisk(ctx context.Context, store *image.Store) (note string, ok
 	if c == nil || store.Has(ctx, d.identity) {
 		return "", false, nil
 	}
-	c.Service.Stall = remoteStall
-	disk, m, err := r.openRemote(ctx, store, c)
+	asking, cancel := cacheContext(ctx, cacheAskTime)
+	defer cancel()
+	disk, m, err := r.openRemote(asking, store, c)
 	switch {
 	case ctx.Err() != nil:
 		return "", false, context.Cause(ctx)
@@ -113,15 +114,22 @@ func (r *run) findDisk(ctx context.Context, store *image.Store) (note string, ok
 		r.warn("The disk in the cache can't be used", err.Error()+"; the image is fetched from where it is published")
 		return "", false, nil
 	}
+	if r.impatient == nil {
+		c.Service.Tries, c.Service.Stall = remoteTries, remoteStall
+	}
 	r.serveRemote(ctx, disk)
 	_, all := disk.Received()
 	r.Log.Printf("%s: %s, from the job's cache as the guest reads it (%s packed)", disk.Origin, disk.VirtualSize.Human(), all.Human())
 	return "on demand", true, r.useBase(disk.Prepared, m)
 }
 
-// remoteStall is how long nothing may come of the disk before it is asked for
-// again: a guest waits for it.
-const remoteStall = 15 * time.Second
+// How patient we are with the cache when a guest runs from it: nothing may come
+// for a shorter time, as the guest waits, and it is asked again for longer, half
+// a minute, as the guest is lost without it.
+const (
+	remoteStall = 15 * time.Second
+	remoteTries = 6
+)
 
 // openRemote opens the newest entry of the cache.
 func (r *run) openRemote(ctx context.Context, store *image.Store, c *results.Cache) (*image.OnDemand, manifest, error) {

@@ -53,7 +53,9 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 	if r.remote.spoiled {
 		key = r.nextKey()
 	} else {
-		_, err := c.Find(ctx, r.diskPrefix(), []string{r.diskPrefix()}, diskVersion)
+		asking, cancel := cacheContext(ctx, cacheAskTime)
+		_, err := c.Find(asking, r.diskPrefix(), []string{r.diskPrefix()}, diskVersion)
+		cancel()
 		switch {
 		case err == nil:
 			return "", nil // the cache has it
@@ -78,6 +80,8 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 	}
 	defer func() { _ = errors.Join(f.Close(), os.Remove(path)) }() // the run directory goes as a whole later
 	took := time.Since(began)
+	ctx, cancel := cacheContext(ctx, cacheShareTime)
+	defer cancel()
 	_, err = c.Save(ctx, key, diskVersion, f, int64(size), nil)
 	switch {
 	case errors.Is(err, results.ErrExists):
@@ -133,6 +137,8 @@ func (r *run) retireDisk(ctx context.Context) {
 	if c == nil || c.Writable() != nil {
 		return
 	}
+	ctx, cancel := cacheContext(ctx, cacheAskTime)
+	defer cancel()
 	_, err := c.Save(ctx, r.nextKey(), diskVersion, strings.NewReader(retired), int64(len(retired)), nil)
 	if err != nil {
 		r.warn("The damaged entry of the cache could not be replaced", err.Error())
@@ -143,7 +149,7 @@ func (r *run) retireDisk(ctx context.Context) {
 
 // fillDelay is how long a script runs before the rest of its guest's disk is
 // fetched: most scripts of a restored guest end sooner, and need little of it.
-const fillDelay = 5 * time.Second
+const fillDelay = 10 * time.Second
 
 // fetchRest fetches the rest of a disk that is in the cache beside the script,
 // if that takes longer.

@@ -153,10 +153,15 @@ type client struct {
 
 func (c client) send(parts ...any) {
 	c.Helper()
+	var all bytes.Buffer
 	for _, p := range parts {
-		if err := binary.Write(c.conn, binary.BigEndian, p); err != nil {
+		if err := binary.Write(&all, binary.BigEndian, p); err != nil {
 			c.Fatal(err)
 		}
+	}
+	// At once: the server may close the connection when it has read enough.
+	if _, err := c.conn.Write(all.Bytes()); err != nil {
+		c.Fatal(err)
 	}
 }
 

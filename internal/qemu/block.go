@@ -60,7 +60,7 @@ type placedDisk struct {
 	device     string // with its place on the bus
 	controller string // a controller to be added before, if any
 	bootIndex  int
-	stops      bool // the machine, when it can't be read
+	stops      bool // the machine, when it can't be read or written
 }
 
 // layout gives every disk its place, in order. The machine's own controller
@@ -108,7 +108,9 @@ func (p placedDisk) args(a *args) {
 	}
 	device := fmt.Sprintf("%s,drive=%s,id=%s-dev,bootindex=%d", p.device, p.id, p.id, p.bootIndex)
 	if p.stops {
-		device += ",rerror=stop" // else the guest is told, and does what nobody wishes
+		// Else the guest is told, and does what nobody wishes. A write fails as
+		// well, for what lies beside it and is copied with it.
+		device += ",rerror=stop,werror=stop"
 	}
 	a.add("-device", device)
 }

@@ -260,6 +260,17 @@ func (m *Machine) Fault(fault FaultError) {
 	m.setFault(fault)
 }
 
+// Faulted is the *FaultError of a machine that stands still for one, and nil
+// for all others.
+func (m *Machine) Faulted() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fault == nil {
+		return nil
+	}
+	return m.fault
+}
+
 func (m *Machine) setFault(fault FaultError) {
 	if m.fault == nil {
 		m.fault = &fault

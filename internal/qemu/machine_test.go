@@ -415,11 +415,17 @@ func TestFaultFromOutside(t *testing.T) {
 	ctx, cancel := m.Context(t.Context())
 	defer cancel()
 	cause := errors.New("the server is gone")
+	if m.Faulted() != nil {
+		t.Error("a fault before the first")
+	}
 	m.Fault(FaultError{Disk: "disk0", Operation: "read", Reason: cause.Error(), Err: cause})
 	if err := m.Monitor().Execute(deadline(t, 20*time.Second), "cont", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	m.Fault(FaultError{Disk: "disk1"})
+	if !errors.Is(m.Faulted(), cause) {
+		t.Errorf("the fault is %v", m.Faulted())
+	}
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, cause) || err.Error() != "the machine stands still: QEMU could not read the file of disk0: the server is gone" {
 		t.Errorf("cause = %v", err)

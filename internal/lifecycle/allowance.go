@@ -14,7 +14,7 @@ import (
 // for which the host had no processor for the machine or for us does not count,
 // up to starvedTime: a saved machine is not to be given up for its host being
 // busy. Without that time, four at once beside a load of four on two processors
-// took 2 to 3.9 s.
+// took up to 4.7 s, part of which this process waited as well.
 const (
 	restoreTime = 4 * time.Second
 	starvedTime = 30 * time.Second

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/qemu"
@@ -43,7 +44,7 @@ func listens(ctx context.Context, socket string) bool {
 	dialer := net.Dialer{Timeout: time.Second}
 	conn, err := dialer.DialContext(ctx, "unix", socket)
 	if err != nil {
-		return false
+		return errors.Is(err, syscall.EAGAIN) // others wait there already
 	}
 	_ = conn.Close() // nothing was said
 	return true

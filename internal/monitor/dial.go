@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 // greetingTime is how long a monitor may take to greet. QEMU does it at once,
 // unless it talks to somebody else.
 const greetingTime = 5 * time.Second
+
+// redial is how long a socket is left alone that takes nobody for the moment.
+const redial = 20 * time.Millisecond
 
 // errNoGreeting is the cause of a connection that nobody has greeted.
 var errNoGreeting = errors.New("nobody answers on the socket")
@@ -43,11 +47,23 @@ func dial(ctx context.Context, path string, patience time.Duration) (*qmp.Conn, 
 	limited, cancel := context.WithTimeoutCause(ctx, patience, errNoGreeting)
 	defer cancel()
 	conn, err := qmp.Dial(limited, path)
+	// QEMU lets one more wait besides the one that it talks to, and those who
+	// have just gone may not have been noticed yet.
+	for errors.Is(err, syscall.EAGAIN) {
+		select {
+		case <-time.After(redial):
+			conn, err = qmp.Dial(limited, path)
+		case <-limited.Done():
+			err = context.Cause(limited)
+		}
+	}
 	switch {
 	case err == nil:
 		return conn, nil
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("connecting to the monitor at %s: %w", path, context.Cause(ctx))
+	case limited.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded): // which is all that a socket says
+		err = errNoGreeting
 	}
 	return nil, &DialError{Path: path, Advice: dialAdvice(err), Err: err}
 }

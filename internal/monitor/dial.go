@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 	"time"
 
@@ -48,6 +49,8 @@ func dial(ctx context.Context, path string, patience time.Duration) (*qmp.Conn, 
 		return conn, nil
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("connecting to the monitor at %s: %w", path, context.Cause(ctx))
+	case limited.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded): // which is all that a socket says
+		err = errNoGreeting
 	}
 	return nil, &DialError{Path: path, Advice: dialAdvice(err), Err: err}
 }

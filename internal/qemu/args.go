@@ -27,6 +27,9 @@ func (s Spec) Args() []string {
 		d.args(a)
 	}
 	s.networkArgs(a)
+	if s.GenerationID {
+		a.add("-device", generationID+",guid=auto")
+	}
 	if s.DebugExit {
 		a.add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04")
 	}

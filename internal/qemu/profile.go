@@ -17,6 +17,9 @@ type Guest struct {
 	Drivers platform.Drivers
 }
 
+// generationID is QEMU's virtual machine generation ID device (docs/specs/vmgenid.rst).
+const generationID = "vmgenid"
+
 // Profile is the hardware that suits a guest.
 type Profile struct {
 	Guest     Guest       // an empty field fits any guest
@@ -98,5 +101,6 @@ func Plan(g Guest, o Overrides, f *Features) Hardware {
 	h.NIC = cmp.Or(o.NIC, h.NIC)
 	h.CPUs = cmp.Or(o.CPUs, h.CPUs)
 	h.Memory = cmp.Or(o.Memory, h.Memory)
+	h.GenerationID = g.Family == platform.Linux && machineKind(h.Machine) != kindOther && f.HasDevice(generationID)
 	return h
 }

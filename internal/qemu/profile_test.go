@@ -77,6 +77,10 @@ func TestPlan(t *testing.T) {
 	if h != want {
 		t.Errorf("got %+v\nwant %+v", h, want)
 	}
+	linux := Plan(linux64, Overrides{}, f)
+	if !linux.GenerationID || Plan(linux64, Overrides{}, &Features{}).GenerationID {
+		t.Errorf("got %+v; want a guest that learns of its restore where QEMU can tell it", linux)
+	}
 }
 
 func TestVersioned(t *testing.T) {

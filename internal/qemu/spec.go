@@ -30,7 +30,13 @@ type Hardware struct {
 	Memory   units.Bytes // a multiple of 1 MiB
 	DiskBus  string      // "ide", "ahci", "virtio", "scsi" or "nvme"
 	NIC      string      // a QEMU network card: "e1000"; "none" for no network
-	HPET     bool        // GNU Mach panics without one on machines that may have one
+
+	// GenerationID has QEMU tell the guest that it was restored, by a number of
+	// this start's own: what has Linux (5.18 and later) make new random numbers at
+	// once. The Hurd has no driver for it.
+	GenerationID bool
+
+	HPET bool // GNU Mach panics without one on machines that may have one
 }
 
 // Spec is everything that decides QEMU's command line. Descriptors are numbers

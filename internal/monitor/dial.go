@@ -16,9 +16,6 @@ import (
 // unless it talks to somebody else.
 const greetingTime = 5 * time.Second
 
-// redial is how long a socket is left alone that takes nobody for the moment.
-const redial = 20 * time.Millisecond
-
 // errNoGreeting is the cause of a connection that nobody has greeted.
 var errNoGreeting = errors.New("nobody answers on the socket")
 
@@ -47,16 +44,6 @@ func dial(ctx context.Context, path string, patience time.Duration) (*qmp.Conn, 
 	limited, cancel := context.WithTimeoutCause(ctx, patience, errNoGreeting)
 	defer cancel()
 	conn, err := qmp.Dial(limited, path)
-	// QEMU lets one more wait besides the one that it talks to, and those who
-	// have just gone may not have been noticed yet.
-	for errors.Is(err, syscall.EAGAIN) {
-		select {
-		case <-time.After(redial):
-			conn, err = qmp.Dial(limited, path)
-		case <-limited.Done():
-			err = context.Cause(limited)
-		}
-	}
 	switch {
 	case err == nil:
 		return conn, nil

@@ -62,6 +62,10 @@ func connect(ctx context.Context, path string) (net.Conn, error) {
 	var dialer net.Dialer
 	for {
 		conn, err := dialer.DialContext(ctx, "unix", path)
+		if errors.Is(err, context.DeadlineExceeded) { // the context's, as net has it
+			<-ctx.Done() // it may be a moment late, and can say why
+			return nil, context.Cause(ctx)
+		}
 		if !errors.Is(err, syscall.EAGAIN) {
 			return conn, err
 		}

@@ -331,7 +331,9 @@ func (r *run) haveClient(client *guest.Client) {
 	r.result.Boot = r.readyAt.Sub(r.started)
 	r.result.Uname = client.Uname()
 	r.meter.boot.Ready(r.readyAt)
-	r.meter.clients = append(r.meter.clients, client)
+	if !r.overConsole() {
+		r.meter.clients = append(r.meter.clients, client)
+	}
 }
 
 // watchBoot ends a boot that cannot succeed any more.

@@ -26,7 +26,7 @@ const (
 type meter struct {
 	boot    *metrics.Boot   // of the last machine; nil: none was started
 	saved   bool            // that one began as a saved machine
-	clients []*guest.Client // connections in which a command has run
+	clients []*guest.Client // SSH connections in which a command has run
 	usage   *qemu.Usage     // of the last machine; nil: it never told
 	ask     func(context.Context) (qemu.Usage, error)
 	peak    units.Bytes // of all machines
@@ -167,10 +167,13 @@ func (r *run) bootTimes() *metrics.BootTimes {
 	if r.meter.boot == nil {
 		return nil
 	}
-	return &metrics.BootTimes{
-		Start: r.meter.startOf(), Attempts: r.result.Attempts, Total: metrics.Known(r.result.Boot), Login: metrics.Known(r.result.SSH),
-		Phases: metrics.BootPhases(r.bootPhases()),
+	b := &metrics.BootTimes{
+		Start: r.meter.startOf(), Attempts: r.result.Attempts, Total: metrics.Known(r.result.Boot), Phases: metrics.BootPhases(r.bootPhases()),
 	}
+	if !r.overConsole() { // else it is the login on the console
+		b.Login = metrics.Known(r.result.SSH)
+	}
+	return b
 }
 
 // bootPhases are the phases of the last boot. One that was given up has ended

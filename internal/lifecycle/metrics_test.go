@@ -205,6 +205,28 @@ func TestNetworkCountsOurConnections(t *testing.T) {
 	}
 }
 
+// TestNumbersOverAConsole: where a guest is reached over its console there is no
+// SSH, and nothing that passes for it; the userland ends when the guest is up.
+func TestNumbersOverAConsole(t *testing.T) {
+	r, _, _ := newGuest(t, config.Inputs{})
+	for _, transport := range []string{transportSerial, "ssh"} {
+		r.config.Transport = transport
+		r.started = r.began
+		r.meter.began(r.started, false)
+		r.meter.boot.Saw(r.began, "GNU Mach 1.8")
+		r.meter.boot.Saw(r.began.Add(time.Millisecond), "start ext2fs.static: ")
+		r.result.SSH = time.Second
+		r.haveClient(r.client)
+		boot, network := r.bootTimes(), r.meter.network()
+		if last := boot.Phases[len(boot.Phases)-1]; last.Name != metrics.Userland || !last.Complete || boot.Total == nil {
+			t.Errorf("%s: %+v", transport, boot)
+		}
+		if ssh := transport == "ssh"; (network != nil) != ssh || (boot.Login != nil) != ssh {
+			t.Errorf("%s: %+v, %+v", transport, network, boot)
+		}
+	}
+}
+
 func sendMegabyte(t *testing.T, r *run) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

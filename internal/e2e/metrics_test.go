@@ -185,6 +185,10 @@ func checkMetrics(t *testing.T, p *program, path string, took time.Duration) {
 	if n := doc.Network; n == nil || n.Connections != 1 || n.Sent < 5*units.KiB || n.Received < 5*units.KiB || n.Sent > 10*units.MiB {
 		t.Errorf("network %+v", n)
 	}
+	// What passes the card are our connections, and the guest's own little talk.
+	if g, n := doc.Traffic, doc.Network; g == nil || n == nil || g.Received < n.Sent || g.Sent < n.Received || g.SentFrames < 20 || g.ReceivedFrames < 20 || g.Sent > 10*units.MiB {
+		t.Errorf("guest network %+v, SSH %+v", g, n)
+	}
 	if doc.Action == nil || doc.Action.Peak < 5*units.MiB || doc.Action.Peak > units.GiB || doc.Workspace == nil || doc.Workspace.InFiles != 1 {
 		t.Errorf("%+v, %+v", doc.Action, doc.Workspace)
 	}

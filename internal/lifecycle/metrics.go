@@ -110,7 +110,7 @@ func (r *run) metrics() metrics.Run {
 	doc := metrics.Run{
 		Version: r.Host.Version, Began: r.began.UTC(), Result: string(res.Kind), ExitCode: res.ExitCode, Took: metrics.Seconds(time.Since(r.began)),
 		Script: metrics.Known(res.Script), Machine: r.machineFacts(), Image: r.imageFacts(), Boot: r.bootTimes(), Files: m.files, Network: m.network(),
-		Workspace: r.workspaceBytes(), Snapshot: r.snapshotBytes(),
+		Traffic: r.guestTraffic(), Workspace: r.workspaceBytes(), Snapshot: r.snapshotBytes(),
 	}
 	for _, p := range res.Phases {
 		doc.Steps = append(doc.Steps, metrics.Step{
@@ -201,6 +201,18 @@ func (m *meter) network() *metrics.Network {
 	return n
 }
 
+// guestTraffic is that of the last machine, which may have ended.
+func (r *run) guestTraffic() *metrics.Traffic {
+	if r.machine == nil {
+		return nil
+	}
+	t, ok := r.machine.Traffic()
+	if !ok {
+		return nil
+	}
+	return &metrics.Traffic{Sent: t.Sent, Received: t.Received, SentFrames: t.SentFrames, ReceivedFrames: t.ReceivedFrames}
+}
+
 func (r *run) workspaceBytes() *metrics.Workspace {
 	c := &r.checkout
 	if !c.in {
@@ -245,6 +257,9 @@ func (r *run) reportMetrics(rep *report.Report) {
 	}
 	if n := m.network(); n != nil {
 		rep.Usage.Sent, rep.Usage.Received = n.Sent, n.Received
+	}
+	if g := r.guestTraffic(); g != nil {
+		rep.Usage.NetSent, rep.Usage.NetGot = g.Sent, g.Received
 	}
 	if m.boot != nil {
 		for _, p := range r.bootPhases() {

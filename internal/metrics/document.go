@@ -59,6 +59,7 @@ type Run struct {
 	Action    *Process    `json:"action,omitempty"`
 	Files     []File      `json:"files,omitempty"`
 	Network   *Network    `json:"network,omitempty"`
+	Traffic   *Traffic    `json:"guest_network,omitempty"`
 	Workspace *Workspace  `json:"workspace,omitempty"`
 	Snapshot  *Snapshot   `json:"snapshot,omitempty"`
 	Benchmark *Repetition `json:"benchmark,omitempty"`
@@ -149,9 +150,17 @@ type File struct {
 	Allocated units.Bytes `json:"allocated_bytes"`         // what it takes of the host's disk
 }
 
-// Network is what of the guest's traffic can be counted. QEMU counts none of
-// what passes its user network; what is here are the bytes, encrypted, of this
-// program's own SSH connections to the guest.
+// Traffic is what has passed the guest's network card, in frames with their
+// headers: all that the guest does on the network, our SSH connections included.
+type Traffic struct {
+	Sent           units.Bytes `json:"sent_bytes"` // by the guest
+	Received       units.Bytes `json:"received_bytes"`
+	SentFrames     int64       `json:"sent_frames"`
+	ReceivedFrames int64       `json:"received_frames"`
+}
+
+// Network is what of it were this program's own SSH connections to the guest:
+// bytes, encrypted.
 type Network struct {
 	Connections int         `json:"ssh_connections"` // in which a command has run
 	Sent        units.Bytes `json:"ssh_sent_bytes"`  // to the guest

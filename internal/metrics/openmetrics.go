@@ -215,6 +215,14 @@ func (r Run) transfers() []family {
 		ssh.add(size(n.Sent), "direction", "sent")
 		ssh.add(size(n.Received), "direction", "received")
 	}
+	traffic := bytes("guest_network", "What has passed the guest's network card, with the headers of its frames.")
+	frames := family{name: "guest_network_frames", help: "Frames that have passed the guest's network card."}
+	if g := r.Traffic; g != nil {
+		traffic.add(size(g.Sent), "direction", "sent")
+		traffic.add(size(g.Received), "direction", "received")
+		frames.add(strconv.FormatInt(g.SentFrames, 10), "direction", "sent")
+		frames.add(strconv.FormatInt(g.ReceivedFrames, 10), "direction", "received")
+	}
 	files := family{name: "workspace_files", help: "Files of the workspace that went into the guest, or came back."}
 	contents := bytes("workspace", "Contents of the files of the workspace that went into the guest, or came back.")
 	if w := r.Workspace; w != nil {
@@ -234,7 +242,7 @@ func (r Run) transfers() []family {
 			}
 		}
 	}
-	return []family{ssh, files, contents, snapshot}
+	return []family{ssh, traffic, frames, files, contents, snapshot}
 }
 
 func (r Run) benchmark() []family {

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -162,6 +163,9 @@ func (s Spec) channelArgs(a *args) {
 	}
 }
 
+// cardAddress is the MAC address of the guest's network card: one of QEMU's own.
+func cardAddress() net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0x00, 0x12, 0x34, 0x56} }
+
 // NoNIC is Hardware.NIC for a guest without a network.
 const NoNIC = "none"
 
@@ -176,5 +180,8 @@ func (s Spec) networkArgs(a *args) {
 	}
 	// Without an option ROM the firmware has no network to boot from: faster,
 	// and one thing less that must be equal where a saved machine is loaded.
-	a.add("-netdev", netdev, "-device", nicModel(s.NIC)+",netdev=net,romfile=,mac=52:54:00:12:34:56")
+	a.add("-netdev", netdev, "-device", nicModel(s.NIC)+",netdev=net,romfile=,mac="+cardAddress().String())
+	if s.PacketsFD != 0 {
+		a.add("-object", fmt.Sprintf("filter-dump,id=packets,netdev=net,file=%s,maxlen=%d", descriptorPath(s.PacketsFD), frameStart))
+	}
 }

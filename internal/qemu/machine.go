@@ -39,6 +39,7 @@ type Machine struct {
 	monitor     *qmp.Conn
 	transcript  *transcript
 	trace       *trace        // nil: none was asked for
+	packets     *packets      // nil without a network card
 	started     time.Time     // of the process
 	socket      string        // of the tools' monitor, "" if there is none
 	done        chan struct{} // closed when the process has ended
@@ -308,6 +309,9 @@ func (m *Machine) ended() {
 		}
 		timer.Stop()
 	}
+	if m.packets != nil {
+		m.packets.await(exitGrace)
+	}
 	if m.trace != nil {
 		m.trace.await(exitGrace)
 	}
@@ -334,6 +338,9 @@ func (m *Machine) release() {
 		if line != nil {
 			line.finish()
 		}
+	}
+	if m.packets != nil {
+		m.packets.close()
 	}
 	if m.trace != nil {
 		m.trace.close()

@@ -72,6 +72,7 @@ type Spec struct {
 
 	SecondSerial bool // the guest has a second serial line (com1, ttyS1)
 
+	PacketsFD int // a pipe: the beginning of every frame that passes the network card
 	TraceFD   int // a pipe that QEMU opens once more through /proc: its log of Trace
 	SerialFD  int // a connected socket: the first serial line
 	Serial2FD int // a connected socket: the second serial line

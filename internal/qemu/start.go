@@ -131,6 +131,11 @@ func (m *Machine) channels(s *Spec, o StartOptions, files *inheritance) error {
 	if m.monitorConn, s.MonitorFD, err = connection("monitor", files); err != nil {
 		return err
 	}
+	if s.NIC != "" && s.NIC != NoNIC {
+		if m.packets, err = newPackets(s, files); err != nil {
+			return err
+		}
+	}
 	if s.Trace != "" {
 		if m.trace, err = newTrace(o, s, files); err != nil {
 			return err

@@ -73,7 +73,7 @@ func common() Report {
 		Machine: Machine{"q35", "qemu64", 1, 2 * units.GiB, "ahci", "e1000"},
 		Usage: Usage{
 			Peak: 512 * units.MiB, Own: 41 * units.MiB, CPU: 80 * s, GuestCPU: 71 * s, Read: 143 * units.MiB, Written: 31 * units.MiB,
-			Overlay: 36 * units.MiB, Disk: 4 * units.GiB, Image: 1300 * units.MiB, Sent: 38 * units.KiB, Received: 120 * units.KiB,
+			Overlay: 36 * units.MiB, Disk: 4 * units.GiB, Image: 1300 * units.MiB, Sent: 38 * units.KiB, Received: 120 * units.KiB, NetSent: 150 * units.KiB, NetGot: 60 * units.KiB,
 		}, Snapshot: "cold",
 		Version: "v1.2.0",
 		Inputs:  []Input{{Name: "memory", Value: "2G"}, {Name: "run", Value: "./configure\nmake -j1 check"}, {Name: "ssh-private-key", Value: "PRIVATE", Secret: true}},

@@ -32,6 +32,7 @@ func (r Report) facts() []fact {
 		{"Guest disks", join(", ", with("", size(u.Read), " read"), with("", size(u.Written), " written"), with("overlay of ", size(u.Overlay), ""),
 			with("on an image of ", join(" in ", size(u.Disk), size(u.Image)), "")), false},
 		{"SSH traffic", join(", ", with("", size(u.Sent), " sent"), with("", size(u.Received), " received")), false},
+		{"Guest network", join(", ", with("", size(u.NetSent), " sent"), with("", size(u.NetGot), " received")), false},
 		{"Snapshot", clean(r.Snapshot, maxFact), false},
 		{"Copied in", r.CopyIn.describe(), false},
 		{"Copied back", r.CopyBack.describe(), false},

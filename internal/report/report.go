@@ -100,6 +100,8 @@ type Usage struct {
 	Image    units.Bytes // what its image takes of the host's disk
 	Sent     units.Bytes // over this program's SSH connections to the guest
 	Received units.Bytes
+	NetSent  units.Bytes // by the guest, through its network card
+	NetGot   units.Bytes // as above, received
 }
 
 // Copy is a transfer of the workspace in one direction.

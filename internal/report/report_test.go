@@ -99,6 +99,7 @@ func TestEverythingIsShown(t *testing.T) {
 		"CPU":         {Report{Usage: Usage{CPU: 7 * time.Second, GuestCPU: 6 * time.Second}}, "guest 6.00 s, QEMU in all 7.00 s", ""},
 		"own memory":  {Report{Usage: Usage{Own: units.MiB}}, "this program 1 MiB", ""},
 		"image":       {Report{Usage: Usage{Disk: 2 * units.GiB, Image: units.GiB}}, "on an image of 2 GiB in 1 GiB", ""},
+		"network":     {Report{Usage: Usage{NetSent: units.KiB, NetGot: units.MiB}}, "1 KiB sent, 1 MiB received", ""},
 		"traffic":     {Report{Usage: Usage{Sent: units.KiB, Received: units.MiB}}, "1 KiB sent, 1 MiB received", ""},
 		"boot phases": {Report{BootPhases: []Phase{{Name: "kernel", Took: 3 * time.Second}, {Name: word, Took: time.Second, Failed: true}}}, "kernel 3.00 s, " + word + " 1.00 s and no further", ""},
 		"benchmark":   {Report{Benchmark: repeated(3, 3)}, "edian 0.534 s of 3 repetitions", ""},

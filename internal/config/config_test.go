@@ -173,6 +173,9 @@ func TestEveryInputIsHeard(t *testing.T) {
 			}
 			env = append(env, "INPUT_DEBUG-KEY="+table["ssh-host-key"].value)
 		}
+		if strings.HasPrefix(f.Name, "debug-") {
+			env = append(env, "INPUT_DEBUG=on-failure")
+		}
 		if f.Name == "disk-aio" {
 			env = append(env, "INPUT_DISK-CACHE=none")
 		}
@@ -282,6 +285,13 @@ func TestProblems(t *testing.T) {
 		{"native without none", func(in *Inputs) { in.DiskAIO = "native" }, "disk-cache: none"},
 		{"native with none", func(in *Inputs) { in.DiskAIO, in.DiskCache = "native", "none" }, ""},
 		{"a tunnel without keys", func(in *Inputs) { in.DebugTunnel = "me@[::1]:2222" }, "debug-tunnel-host-key: is missing"},
+		{"a tunnel's key without a tunnel", func(in *Inputs) { in.DebugTunnelKey = private }, "debug-tunnel-key: is given without debug-tunnel"},
+		{"a key for no guest", func(in *Inputs) { in.DebugKey = public }, "debug: on-failure"},
+		{"a tunnel for the console", func(in *Inputs) {
+			in.Debug, in.Transport, in.DebugKey = "on-failure", "serial", public
+			in.DebugTunnel, in.DebugTunnelKey, in.DebugTunnelHostKey = "me@host", private, public
+		}, "transport: serial is for guests without one"},
+		{"a published machine that is not looked at", func(in *Inputs) { in.SnapshotFrom, in.Snapshot = "ghcr.io/o/n@sha256:00", "save" }, "leave one of them out"},
 		{"a tunnel to a port that is none", func(in *Inputs) { in.DebugTunnel = "me@host:ssh" }, "user@host:port"},
 		{"a long value", func(in *Inputs) { in.CPUs = strings.Repeat("9", 200) }, `9"...`},
 		{"a value of two lines", func(in *Inputs) { in.NIC = "one\ntwo" }, `nic: "one"...`},

@@ -88,6 +88,20 @@ func (p *parser) together(c Config) {
 	if c.Network == "none" && strings.TrimSpace(c.Forward) != "" {
 		p.add("forward", c.Forward, "forwards to a guest without a network card", "leave it out, or use network: restricted")
 	}
+	for _, name := range []string{"debug-tunnel-key", "debug-tunnel-host-key"} {
+		if given := map[string]string{"debug-tunnel-key": p.in.DebugTunnelKey, "debug-tunnel-host-key": p.in.DebugTunnelHostKey}[name]; strings.TrimSpace(given) != "" && c.DebugTunnel.Addr == "" {
+			p.add(name, "", "is given without debug-tunnel", "name the server as well")
+		}
+	}
+	if c.Debug == "off" && (len(c.DebugKeys) > 0 || c.DebugTunnel.Addr != "") {
+		p.add("debug", c.Debug, "keeps no guest that debug-key and debug-tunnel could be for", "write debug: on-failure, or leave them out")
+	}
+	if c.Transport == "serial" && c.DebugTunnel.Addr != "" {
+		p.add("debug-tunnel", p.in.DebugTunnel, "leads to the guest's SSH server, and transport: serial is for guests without one", "leave it out")
+	}
+	if c.SnapshotFrom != "" && (c.Snapshot == "save" || c.Snapshot == "off") {
+		p.add("snapshot-from", c.SnapshotFrom, "is not looked at with snapshot: "+c.Snapshot, "leave one of them out")
+	}
 	// QEMU refuses it as well, but only when the image has been fetched.
 	if c.DiskAIO == "native" && c.DiskCache != "none" {
 		p.add("disk-aio", c.DiskAIO, "bypasses the host's cache, which disk-cache: "+c.DiskCache+" uses", "write disk-cache: none as well, or leave disk-aio at threads")

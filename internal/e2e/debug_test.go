@@ -132,7 +132,7 @@ func TestE2EDebugBoot(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	if status := p.wait(); status != 125 && status != 130 {
+	if status := p.wait(); status != 125 {
 		t.Errorf("status %d", status)
 	}
 	if log := fmt.Sprint(p.stdout, p.stderr); !strings.Contains(log, "boot-timeout (3s)") {

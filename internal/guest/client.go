@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -21,6 +22,7 @@ type Client struct {
 	uname   string
 	took    time.Duration
 
+	resting    atomic.Bool
 	drainQuiet time.Duration // see drainQuiet; shorter in tests
 
 	lost    chan struct{} // closed when the connection has ended
@@ -124,6 +126,13 @@ func (c *Client) Alive(ctx context.Context) error {
 	}
 }
 
+// Rest has the client ask nothing of its own until the function is called: a
+// guest that is silent meanwhile does not count as lost.
+func (c *Client) Rest() (resume func()) {
+	c.resting.Store(true)
+	return func() { c.resting.Store(false) }
+}
+
 // keepAlive asks for an answer when the guest has said nothing for a third of
 // the allowed silence, and gives up when it has said nothing for all of it.
 func (c *Client) keepAlive() {
@@ -144,6 +153,10 @@ func (c *Client) keepAlive() {
 		case <-c.lost:
 			return
 		case <-timer.C:
+		}
+		if c.resting.Load() {
+			timer.Reset(c.silence / 3)
+			continue
 		}
 		quiet := c.conn.Quiet()
 		if quiet >= c.silence {

@@ -75,6 +75,24 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
+// TestRest: a guest that nobody asks may be silent, until somebody does again.
+func TestRest(t *testing.T) {
+	connected(t, 30*time.Second, func(t *testing.T, f *forward, c *Client) {
+		f.server.deaf.Store(true)
+		resume := c.Rest()
+		time.Sleep(time.Hour)
+		if err := c.Err(); err != nil {
+			t.Fatalf("given up while it rested: %v", err)
+		}
+		resume()
+		begin := time.Now()
+		<-c.Lost()
+		if took := time.Since(begin); took > 41*time.Second {
+			t.Errorf("noticed after %s", took)
+		}
+	})
+}
+
 // TestKeepAliveDuringACommand has a guest that answers no keepalives and sends
 // output all the time: it is not silent.
 func TestKeepAliveDuringACommand(t *testing.T) {

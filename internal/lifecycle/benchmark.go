@@ -29,6 +29,25 @@ const (
 	quotedLines = 20
 )
 
+// quietTime bounds the wait for our own work beside the guest.
+const quietTime = 5 * time.Minute
+
+// awaitQuiet waits until the machine is saved: packing takes a processor, which
+// the first repetitions would lack.
+func (r *run) awaitQuiet(ctx context.Context) {
+	if r.warm.saving == nil {
+		return
+	}
+	timer := time.NewTimer(quietTime)
+	defer timer.Stop()
+	select {
+	case <-r.warm.saving:
+	case <-ctx.Done():
+	case <-timer.C:
+		r.Log.Printf("The machine is still being saved: the first repetitions share the host with that.")
+	}
+}
+
 // repeat runs the script as often as the input benchmark says, and stops at the
 // first time that it fails: that is the result then. Whatever happens, what was
 // measured is kept. Of the files that the script wrote for the runner, those of
@@ -40,6 +59,7 @@ func (r *run) repeat(ctx context.Context) error {
 		Version: r.Host.Version, Began: time.Now().UTC(), Script: hex.EncodeToString(sum[:]), Shell: r.config.Shell,
 		Start: r.meter.startOf(), Wanted: n,
 	}}
+	r.awaitQuiet(ctx)
 	r.rekeyWith(ctx, r.client) // else it would be in the first time
 	r.bench.document.Resolution = metrics.Known(r.resolution(ctx))
 	start := time.Now()

@@ -100,7 +100,7 @@ func (r *run) boot(ctx context.Context) (string, error) {
 }
 
 // attempt boots one machine from a fresh overlay. When it fails, the machine
-// is gone before attempt returns.
+// is gone before attempt returns, unless it is the one that debug keeps.
 func (r *run) attempt(ctx context.Context, n int) error {
 	overlay, err := r.overlay(ctx, n)
 	if err != nil {
@@ -123,8 +123,8 @@ func (r *run) attempt(ctx context.Context, n int) error {
 	}
 	r.screenshot(ctx)
 	failure := r.bootFailure(ctx, err)
-	if n == r.config.BootAttempts || !errors.As(failure, new(retryable)) {
-		r.hold(ctx, failureText(failure))
+	if last := n == r.config.BootAttempts || !errors.As(failure, new(retryable)) || ctx.Err() != nil; last && r.mayHold() && !r.remoteBroken() {
+		return failure // the cleanup ends it
 	}
 	r.stopSamples()
 	r.stopSamples = func() {}
@@ -287,6 +287,7 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 			return err
 		}
 		pinned = keys
+		r.keys.pinned = keys // debug tells them to people
 	}
 	return r.dial(ctx, m, pinned)
 }

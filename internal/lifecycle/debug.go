@@ -44,10 +44,7 @@ const debugReminder = 5 * time.Minute
 // hold keeps the guest of a run that has failed for people to look at, and says
 // how to get in. It changes nothing about how the run ends.
 func (r *run) hold(ctx context.Context, why string) {
-	if r.config.Debug != debugOnFailure || r.machine == nil {
-		return
-	}
-	if ctx.Err() != nil && errors.As(context.Cause(ctx), new(Interrupt)) {
+	if r.config.Debug != debugOnFailure || r.machine == nil || ctx.Err() != nil && errors.As(context.Cause(ctx), new(Interrupt)) {
 		return
 	}
 	if err := r.machine.Err(); err != nil {
@@ -56,6 +53,9 @@ func (r *run) hold(ctx context.Context, why string) {
 	}
 	start := time.Now()
 	defer r.letType()()
+	if r.client != nil {
+		defer r.client.Rest()() // a console is people's now
+	}
 	limit, stop := r.ending.context(ctx, r.config.DebugTimeout, endBudget) // an interrupt ends it at once
 	defer stop()
 	end, note := r.letIn(limit, why)
@@ -63,6 +63,20 @@ func (r *run) hold(ctx context.Context, why string) {
 	r.phase("Debug", start, reason, nil)
 	r.Log.Printf("The guest is no longer kept: %s.", reason)
 }
+
+// mayHold tells whether the machine would be kept if the run failed now.
+func (r *run) mayHold() bool {
+	return r.config.Debug == debugOnFailure && r.machine.Err() == nil && !r.interrupted()
+}
+
+func (r *run) interrupted() bool {
+	_, yes := r.ending.soon()
+	return yes
+}
+
+// remoteBroken tells whether the disk from the job's cache has failed, after
+// which the run boots once more.
+func (r *run) remoteBroken() bool { return r.remote.disk != nil && r.remote.broken() != nil }
 
 // letIn makes the ways in and prints them. It returns the file that ends the
 // holding, and a line for the reminders.
@@ -81,7 +95,9 @@ func (r *run) letIn(ctx context.Context, why string) (end, note string) {
 	if r.Host.Container != "" {
 		say("Host", "from the host of this container, put this before each of these commands: docker exec -it "+r.Host.Container)
 	}
-	if r.client != nil && r.gone() == nil && !r.overConsole() {
+	if ssh := r.client != nil && r.gone() == nil && !r.overConsole(); !ssh && r.config.DebugTunnel.Addr != "" {
+		r.warn("No tunnel", "the guest is not reached over SSH, which is what a tunnel leads to")
+	} else if ssh {
 		if how, err := r.letInSSH(ctx, dir); err != nil {
 			r.warn("No way in over SSH", err.Error())
 		} else {
@@ -95,7 +111,11 @@ func (r *run) letIn(ctx context.Context, why string) (end, note string) {
 			say("Screen", fmt.Sprintf("VNC at %s; the password is in %s", addr, filepath.Join(dir, "vnc-password")))
 		}
 	}
-	say("End", "cancel the job, or touch "+end+", or in the guest: touch "+guestEnd)
+	if r.overConsole() {
+		say("End", "touch "+end+", or cancel the job")
+	} else {
+		say("End", "touch "+end+", or in the guest: touch "+guestEnd+" (or ~"+guestEnd+"), or cancel the job")
+	}
 	return end, note
 }
 
@@ -214,6 +234,9 @@ func (r *run) untilDone(ctx context.Context, end, note string) string {
 		case <-r.ending.signal():
 			return "the run was interrupted"
 		case <-ctx.Done():
+			if r.interrupted() {
+				return "the run was interrupted"
+			}
 			return fmt.Sprintf("debug-timeout (%s) is over", r.config.DebugTimeout)
 		case <-r.machine.Done():
 			var exit *qemu.ExitError
@@ -234,12 +257,12 @@ func (r *run) untilDone(ctx context.Context, end, note string) string {
 // askGuest closes the channel when guestEnd is in the guest.
 func (r *run) askGuest(ctx context.Context) <-chan struct{} {
 	made := make(chan struct{})
-	if r.client == nil || r.gone() != nil {
+	if r.client == nil || r.gone() != nil || r.overConsole() {
 		return made
 	}
 	go func() {
 		for sleep(ctx, guestLook) {
-			status, err := r.client.Run(ctx, guest.Command{Line: "test -e " + guestEnd})
+			status, err := r.client.Run(ctx, guest.Command{Line: "test -e " + guestEnd + ` || test -e "$HOME` + guestEnd + `"`})
 			switch {
 			case err != nil:
 				return // the machine's own end is noticed elsewhere
@@ -253,11 +276,12 @@ func (r *run) askGuest(ctx context.Context) <-chan struct{} {
 }
 
 // holdFailed keeps the guest of a run whose pass has ended with err, or whose
-// script has failed.
-func (r *run) holdFailed(ctx context.Context, err error) {
+// script has failed. It tells whether the run was interrupted meanwhile, which
+// changes nothing about how it has ended.
+func (r *run) holdFailed(ctx context.Context, err error) (interrupted bool) {
+	defer func(before bool) { interrupted = !before && r.interrupted() }(r.interrupted())
 	switch {
-	case err != nil && r.result.Attempts == 0 && r.client == nil:
-		return // it never came to a guest
+	case err != nil && r.result.Attempts == 0 && r.client == nil: // it never came to a guest
 	case err != nil:
 		r.hold(ctx, failureText(err))
 	case r.result.Kind == ScriptFailed:
@@ -265,6 +289,7 @@ func (r *run) holdFailed(ctx context.Context, err error) {
 	case r.result.Kind == Signaled:
 		r.hold(ctx, "The script was killed by signal "+signalName(r.result.ExitCode-128))
 	}
+	return false // the deferred function knows
 }
 
 // failureText is a failure in one line.

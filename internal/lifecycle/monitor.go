@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/actions"
@@ -37,10 +38,10 @@ type commands struct {
 	// mu is held while commands are carried out, and by whoever must have the
 	// machine for itself meanwhile.
 	mu       sync.Mutex
-	session  *monitor.Session // with the machine that runs
-	fired    []bool           // which steps of on-console are done, by their index
-	last     *carriedOut      // the last command that can end a machine
-	warnings []string         // of steps on-console
+	session  *monitor.Session           // with the machine that runs
+	fired    []bool                     // which steps of on-console are done, by their index
+	last     atomic.Pointer[carriedOut] // the last command that can end a machine
+	warnings []string                   // of steps on-console
 
 	past  []int          // steps of on-console that a saved machine has behind it
 	saved []int          // those that are behind the machine that was saved
@@ -121,7 +122,8 @@ func (r *run) wantsMenu() bool {
 func (r *run) attach(ctx context.Context, m *qemu.Machine) {
 	c := &r.commands
 	c.session = &monitor.Session{Conn: m.Monitor(), Keep: r.keepPicture}
-	c.last, c.wrong = nil, &wrong{known: make(chan struct{})}
+	c.last.Store(nil)
+	c.wrong = &wrong{known: make(chan struct{})}
 	steps := c.script.At(monitor.OnConsole)
 	if len(steps) == 0 {
 		return
@@ -358,7 +360,7 @@ func (r *run) carryOutCommand(ctx context.Context, step monitor.Step) error {
 	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("QEMU's monitor did not answer within %s", limit))
 	defer cancel()
 	if canEnd(command) {
-		r.commands.last = &carriedOut{step, time.Now()}
+		r.commands.last.Store(&carriedOut{step, time.Now()})
 	}
 	answer, err := r.commands.session.Do(limited, command)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestWhoEndedTheMachine(t *testing.T) {
 	if e == nil || e.Kind != GuestLost || e.Title != "Another program ended the machine" {
 		t.Errorf("without a command: %+v", e)
 	}
-	r.commands.last = &carriedOut{r.commands.script[0], time.Now()}
+	r.commands.last.Store(&carriedOut{r.commands.script[0], time.Now()})
 	e = r.monitorFailure(BootFailed, nil, quit)
 	if e == nil || e.Kind != BootFailed || !strings.Contains(e.Error(), "line 1, after-boot: quit") {
 		t.Errorf("after a command: %+v", e)
@@ -64,7 +64,7 @@ func TestWhoEndedTheMachine(t *testing.T) {
 	if !strings.HasPrefix(e.Error(), "the guest powered the machine off (qmp: line 1, after-boot: quit came 0.0") {
 		t.Errorf("culprit: %v", e)
 	}
-	r.commands.last.at = time.Now().Add(-2 * culpritTime)
+	r.commands.last.Load().at = time.Now().Add(-2 * culpritTime)
 	if e := r.culprit(fail(GuestLost, "Title", errors.New("x"))); e.Error() != "x" {
 		t.Errorf("a command of long ago: %v", e)
 	}

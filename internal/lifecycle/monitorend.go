@@ -70,7 +70,7 @@ func (r *run) monitorFailure(kind Kind, errs ...error) *Error {
 
 // endedBy tells who ended the machine through a monitor.
 func (r *run) endedBy(kind Kind) *Error {
-	if last := r.commands.last; last != nil {
+	if last := r.commands.last.Load(); last != nil {
 		return fail(kind, "A command of the input qmp ended the machine", fmt.Errorf("qmp: %s: QEMU ended, and the guest with it", last.step),
 			"Use quit and system_reset at after-run, when all has come back from the guest.",
 			"A reset ends QEMU here, as a guest's reboot does. For a machine that boots again, put before-boot: set-action reboot=reset before it.")
@@ -84,7 +84,7 @@ const culpritTime = time.Minute
 
 // culprit completes an error with the command that the guest may have obeyed.
 func (r *run) culprit(e *Error) *Error {
-	if last := r.commands.last; last != nil && time.Since(last.at) < culpritTime {
+	if last := r.commands.last.Load(); last != nil && time.Since(last.at) < culpritTime {
 		e.Err = fmt.Errorf("%w (qmp: %s came %s before)", e.Err, last.step, actions.Seconds(time.Since(last.at)))
 	}
 	return e

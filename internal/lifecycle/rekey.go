@@ -2,6 +2,8 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,6 +15,9 @@ import (
 // fifth. Nobody gets in with the old keys meanwhile; only the host key that is
 // shown to a second connection, from this host, is the old one for so long.
 const rekeyDelay = time.Second
+
+// rekeyTime bounds the restart: a dropbear gets ten seconds to end.
+const rekeyTime = 30 * time.Second
 
 // rekeying has the SSH server of a restored guest use its new host key, once.
 type rekeying struct {
@@ -28,6 +33,7 @@ func (k *rekeying) now(ctx context.Context, rekey func(context.Context) error) e
 		return nil
 	}
 	if err := rekey(ctx); err != nil {
+		k.need = !errors.Is(err, guest.ErrNoServer) // there will be none later either
 		return err
 	}
 	k.need = false
@@ -37,12 +43,15 @@ func (k *rekeying) now(ctx context.Context, rekey func(context.Context) error) e
 // rekeyLater does it when the script has begun. The function ends the waiting,
 // and waits for what has begun.
 func (r *run) rekeyLater(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	client := r.client
 	working.Go(func() {
-		if sleep(ctx, rekeyDelay) {
-			r.rekeyWith(ctx, client)
+		if sleep(waiting, rekeyDelay) {
+			// Not with the context that stop ends: a server that was half restarted is none.
+			limited, done := context.WithTimeoutCause(ctx, rekeyTime, fmt.Errorf("it took longer than %s", rekeyTime))
+			defer done()
+			r.rekeyWith(limited, client)
 		}
 	})
 	return func() {

@@ -38,6 +38,14 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 		r.cleanup.push("releasing the saved machine", func(context.Context) error { return entry.Close() })
 		return true, nil
 	}
+	if refused := (*commandError)(nil); errors.As(err, &refused) && !isKind(err, InputInvalid) {
+		err = refused.failure()
+	}
+	if r.remoteBroken() && ctx.Err() == nil {
+		r.result.Snapshot = stateFailed
+		r.warn("The saved machine did not come back", errors.Join(err, entry.Close()).Error()+"; its disk, from the job's cache, is at fault: the machine is booted")
+		return false, nil
+	}
 	if ctx.Err() != nil || isKind(err, InputInvalid) { // which has nothing to do with the saved machine
 		return false, errors.Join(err, entry.Close())
 	}
@@ -109,6 +117,8 @@ func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
 	stop, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	cancel()
 	r.ready.Store(false)
+	r.client = nil // of a guest that is gone, like the next
+	r.result.Boot, r.result.SSH, r.result.Uname = 0, 0, ""
 	return m.Stop(stop)
 }
 

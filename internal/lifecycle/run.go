@@ -175,13 +175,13 @@ func Run(ctx context.Context, req Request) Result {
 		}
 	}
 	findings := r.examine(ctx, err)
-	r.holdFailed(ctx, err)
+	held := r.holdFailed(ctx, err)
 	r.detach() // what comes back stands still meanwhile
 	r.bringBack(ctx)
 	r.afterRun(ctx)
 	r.awaitSaved(ctx)
 	r.awaitDisk(ctx)
-	if cause := context.Cause(ctx); err == nil && errors.As(cause, new(Interrupt)) {
+	if cause := context.Cause(ctx); err == nil && !held && errors.As(cause, new(Interrupt)) {
 		err = fail(Canceled, "Canceled", cause) // the results may not be complete
 	}
 	if r.warm.saving != nil {

@@ -49,7 +49,11 @@ func Open(ctx context.Context, o Options) (*Tunnel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a tunnel at %s: %w", o.Addr, err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = client.Close() }) // frees the request
 	listener, err := client.Listen("tcp", "127.0.0.1:0")
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		_ = client.Close() // the failure above is the news
 		return nil, fmt.Errorf("opening a tunnel at %s: the server forwards no port (AllowTcpForwarding in its sshd_config?): %w", o.Addr, err)

@@ -31,12 +31,17 @@ demo: build
 
 ## test: unit tests, golden files, scripts, and end-to-end tests on the selftest guest
 # The packages that boot guests come last and one by one: they would slow each
-# other down, and the tests of time limits with them.
-GUESTS := ./internal/lifecycle ./internal/e2e ./internal/acttest
+# other down, and the tests of time limits with them. Under the race detector the
+# end-to-end tests take twice their time, which is why only those that have much
+# going on at once run with it, after all of them have run without.
+RACED  := ^TestE2E(Shell|Interrupted|Debug|QMP|SerialPort|Shard|Warm)$$
 test: guest
 	E2E_REQUIRED=1 go test -race -timeout 15m $$(go list ./... | grep -vE '/(lifecycle|e2e|acttest)$$')
 	E2E_REQUIRED=1 go test -timeout 5m -run PeakMemory ./internal/snapshot ./internal/image # the race detector takes several times the memory
-	E2E_REQUIRED=1 go test -race -timeout 20m -p 1 $(GUESTS)
+	E2E_REQUIRED=1 go test -race -timeout 10m ./internal/lifecycle
+	E2E_REQUIRED=1 go test -timeout 20m ./internal/e2e
+	E2E_REQUIRED=1 go test -race -timeout 10m -run '$(RACED)' ./internal/e2e
+	E2E_REQUIRED=1 go test -race -timeout 15m ./internal/acttest
 
 ## unit: the tests that boot no guest
 unit:

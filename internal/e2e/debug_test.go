@@ -113,7 +113,7 @@ func TestE2EDebugBoot(t *testing.T) {
 	p := start(t, setup{args: []string{
 		"run", "--image=selftest", "--accel=tcg", "--boot-timeout=3s", "--boot-attempts=1", "--debug=on-failure", "--", "true",
 	}})
-	const last = "cancel the job, or touch"
+	const last = "/debug/continue, or cancel the job"
 	dir := find(t, p.stderr, last, `qmp --guest (\S+) query-status`)
 	p.record()
 	if strings.Contains(p.stderr.String(), "ssh -F") {

@@ -111,7 +111,7 @@ func (r *run) letIn(ctx context.Context, why string) (end, note string) {
 			say("Screen", fmt.Sprintf("VNC at %s; the password is in %s", addr, filepath.Join(dir, "vnc-password")))
 		}
 	}
-	if r.overConsole() {
+	if r.client == nil || r.overConsole() {
 		say("End", "touch "+end+", or cancel the job")
 	} else {
 		say("End", "touch "+end+", or in the guest: touch "+guestEnd+" (or ~"+guestEnd+"), or cancel the job")

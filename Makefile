@@ -30,18 +30,20 @@ demo: build
 	$(BINARY) run --image selftest --workspace build --run "$$(cat testdata/demo.sh)"
 
 ## test: unit tests, golden files, scripts, and end-to-end tests on the selftest guest
-# The packages that boot guests come last and one by one: they would slow each
-# other down, and the tests of time limits with them. Under the race detector the
-# end-to-end tests take twice their time, which is why only those that have much
-# going on at once run with it, after all of them have run without.
-RACED  := ^TestE2E(Shell|Interrupted|Debug|QMP|SerialPort|Shard|Warm)$$
+# The packages that boot guests come last, and those with tests of time limits by
+# themselves. A guest takes one processor: two halves of the end-to-end tests fit
+# on two. Under the race detector they take twice their time, which is why only
+# those that have much going on at once run with it as well.
+HALF  := ^TestE2E(WithoutCapabilities|WarmDamaged|UserData.*|Debug.*|Action|Shell|Timeouts|Killed|Interrupted|StalledReader|Provisioning|Export|FromServer|Mach.*|Benchmark|Debian.*|OnDemand)$$
+RACED := ^TestE2E(Shell|Interrupted|Debug|QMP|SerialPort|Shard|Warm)$$
 test: guest
 	E2E_REQUIRED=1 go test -race -timeout 15m $$(go list ./... | grep -vE '/(lifecycle|e2e|acttest)$$')
 	E2E_REQUIRED=1 go test -timeout 5m -run PeakMemory ./internal/snapshot ./internal/image # the race detector takes several times the memory
 	E2E_REQUIRED=1 go test -race -timeout 10m ./internal/lifecycle
-	E2E_REQUIRED=1 go test -timeout 20m ./internal/e2e
+	export E2E_REQUIRED=1; go test -timeout 20m -run '$(HALF)' ./internal/e2e & half=$$!; \
+	go test -timeout 20m -skip '$(HALF)' ./internal/e2e; rest=$$?; wait $$half && exit $$rest
 	E2E_REQUIRED=1 go test -race -timeout 10m -run '$(RACED)' ./internal/e2e
-	E2E_REQUIRED=1 go test -race -timeout 15m ./internal/acttest
+	E2E_REQUIRED=1 go test -timeout 15m ./internal/acttest
 
 ## unit: the tests that boot no guest
 unit:

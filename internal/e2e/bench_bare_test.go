@@ -69,7 +69,7 @@ func bareArgs(line, dir, ram string, disks ...string) []string {
 	var out []string
 	for args := shellWords(line); len(args) > 0; args = args[1:] {
 		switch a := args[0]; {
-		case a == "-add-fd", a == "-mon" && strings.HasPrefix(args[1], "chardev=tools,"), a == "-chardev" && strings.Contains(args[1], "id=tools,"):
+		case a == "-add-fd", a == "-object" && strings.HasPrefix(args[1], "filter-dump,"), a == "-mon" && strings.HasPrefix(args[1], "chardev=tools,"), a == "-chardev" && strings.Contains(args[1], "id=tools,"):
 			args = args[1:]
 		case strings.HasPrefix(a, "socket,id=serial,"):
 			out = append(out, "file,id=serial,path="+filepath.Join(dir, "serial"))

@@ -193,27 +193,10 @@ func Parse(in Inputs, read Files) (Config, error) {
 		SnapshotMaxSize:  p.snapshotSize(),
 		BootTimeout:      p.duration("boot-timeout", in.BootTimeout),
 		BootAttempts:     p.number("boot-attempts", in.BootAttempts, maxAttempts),
-		ReadyPattern:     p.readyPattern(),
-		Forward:          in.Forward,
-		Network:          in.Network,
-		Transport:        in.Transport,
-		ConsoleScript:    p.textOrFile("console-script", in.ConsoleScript),
-		SerialPort:       p.serialPort(),
-		QMP:              p.textOrFile("qmp", in.QMP),
-		Debug:            in.Debug,
-		DebugTimeout:     p.duration("debug-timeout", in.DebugTimeout),
-		DebugKeys:        p.publicKeys("debug-key", in.DebugKey),
-		DebugTunnel:      p.debugTunnel(),
-		HugePages:        in.HugePages == "true",
-		CPUAffinity:      strings.TrimSpace(in.CPUAffinity),
-		DiskCache:        in.DiskCache,
-		DiskAIO:          in.DiskAIO,
-		QEMUTrace:        strings.TrimSpace(in.QEMUTrace),
-		QEMUArgs:         in.QEMUArgs,
-		Benchmark:        p.benchmark(),
 	}
 	c.PrivateKey = p.privateKey("ssh-private-key", in.SSHPrivateKey)
 	c.HostKeys = p.publicKeys("ssh-host-key", in.SSHHostKey)
+	p.control(&c)
 	p.together(c)
 	if len(p.problems) > 0 {
 		return c, p.problems

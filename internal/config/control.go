@@ -7,6 +7,28 @@ import (
 	"strings"
 )
 
+// control reads the inputs that are about driving the machine and looking into it.
+func (p *parser) control(c *Config) {
+	c.ReadyPattern = p.readyPattern()
+	c.Forward = p.in.Forward
+	c.Network = p.in.Network
+	c.Transport = p.in.Transport
+	c.ConsoleScript = p.textOrFile("console-script", p.in.ConsoleScript)
+	c.SerialPort = p.serialPort()
+	c.QMP = p.textOrFile("qmp", p.in.QMP)
+	c.Debug = p.in.Debug
+	c.DebugTimeout = p.duration("debug-timeout", p.in.DebugTimeout)
+	c.DebugKeys = p.publicKeys("debug-key", p.in.DebugKey)
+	c.DebugTunnel = p.debugTunnel()
+	c.HugePages = p.in.HugePages == "true"
+	c.CPUAffinity = strings.TrimSpace(p.in.CPUAffinity)
+	c.DiskCache = p.in.DiskCache
+	c.DiskAIO = p.in.DiskAIO
+	c.QEMUTrace = strings.TrimSpace(p.in.QEMUTrace)
+	c.QEMUArgs = p.in.QEMUArgs
+	c.Benchmark = p.benchmark()
+}
+
 // readyPattern is matched against lines of the console, one by one.
 func (p *parser) readyPattern() *regexp.Regexp {
 	text := p.in.ReadyPattern

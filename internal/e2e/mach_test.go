@@ -1,7 +1,7 @@
 package e2e
 
 import (
-	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
 	"github.com/org/hurd-qemu-action/internal/metrics"
-	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // machDisk is a raw copy of the disk with the real GNU Mach, whose boot
@@ -22,44 +21,19 @@ func machDisk(t *testing.T, edit func(cfg string) string, kernel []byte) string 
 	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", "../../testdata/mach/gnumach-machprobe.qcow2", raw).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	f, err := os.Open(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts, err := ext2.Partitions(f, units.Bytes(info.Size()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rootFS, err := ext2.Open(raw, parts[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = rootFS.Close() }()
-	cfg, err := rootFS.ReadFile("/boot/grub/grub.cfg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	batch := rootFS.Begin()
-	// A Hurd is recognized by this directory; the disk holds its kernel only.
-	if err := batch.MkdirAll("/hurd", ext2.Attr{Mode: 0o755}); err != nil {
-		t.Fatal(err)
-	}
-	if err := batch.WriteFile("/boot/grub/grub.cfg", []byte(edit(string(cfg))), ext2.Attr{Mode: 0o644}); err != nil {
-		t.Fatal(err)
-	}
-	if kernel != nil {
-		if err := batch.WriteFile("/boot/gnumach.gz", kernel, ext2.Attr{Mode: 0o644}); err != nil {
-			t.Fatal(err)
+	editDisk(t, raw, func(root *ext2.FS, batch *ext2.Batch) error {
+		cfg, err := root.ReadFile("/boot/grub/grub.cfg")
+		if err != nil {
+			return err
 		}
-	}
-	if err := batch.Commit(context.Background()); err != nil {
-		t.Fatal(err)
-	}
+		// A Hurd is recognized by this directory; the disk holds its kernel only.
+		err = errors.Join(batch.MkdirAll("/hurd", ext2.Attr{Mode: 0o755}),
+			batch.WriteFile("/boot/grub/grub.cfg", []byte(edit(string(cfg))), ext2.Attr{Mode: 0o644}))
+		if kernel != nil {
+			err = errors.Join(err, batch.WriteFile("/boot/gnumach.gz", kernel, ext2.Attr{Mode: 0o644}))
+		}
+		return err
+	})
 	return raw
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
-	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // The selftest guest with a getty on its second serial line.
@@ -32,43 +31,21 @@ sshd:*:19000:0:99999:7:::
 // guestWith is the selftest guest with other files; without those that are empty.
 func guestWith(t *testing.T, files map[string]string) string {
 	t.Helper()
-	raw := filepath.Join(t.TempDir(), "guest.img")
-	if out, err := exec.Command("zstd", "-dq", "../selftest/assets/selftest.img.zst", "-o", raw).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	f, err := os.Open(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts, err := ext2.Partitions(f, units.Bytes(info.Size()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := ext2.Open(raw, parts[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = root.Close() }()
-	batch := root.Begin()
-	for name, text := range files {
-		if text == "" {
-			if err := batch.Remove(name); err != nil {
-				t.Fatal(err)
+	raw := selftestDisk(t)
+	editDisk(t, raw, func(_ *ext2.FS, batch *ext2.Batch) error {
+		for name, text := range files {
+			var err error
+			if text == "" {
+				err = batch.Remove(name)
+			} else {
+				err = batch.WriteFile(name, []byte(text), ext2.Attr{Mode: 0o644})
 			}
-			continue
+			if err != nil {
+				return err
+			}
 		}
-		if err := batch.WriteFile(name, []byte(text), ext2.Attr{Mode: 0o644}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := batch.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+		return nil
+	})
 	return raw
 }
 

@@ -2,14 +2,10 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/org/hurd-qemu-action/internal/ext2"
-	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // userData asks a guest without cloud-init for one thing of each kind that can
@@ -131,35 +127,10 @@ func TestE2EUserDataFails(t *testing.T) {
 // cloudInitDisk is the selftest guest with a stand-in for cloud-init's program.
 func cloudInitDisk(t *testing.T, program string) string {
 	t.Helper()
-	raw := filepath.Join(t.TempDir(), "guest.img")
-	if out, err := exec.Command("zstd", "-dq", "../selftest/assets/selftest.img.zst", "-o", raw).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	f, err := os.Open(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	parts, err := ext2.Partitions(f, units.Bytes(info.Size()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := ext2.Open(raw, parts[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = root.Close() }()
-	batch := root.Begin()
-	if err := batch.WriteFile("/usr/bin/cloud-init", []byte(program), ext2.Attr{Mode: 0o755}); err != nil {
-		t.Fatal(err)
-	}
-	if err := batch.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	raw := selftestDisk(t)
+	editDisk(t, raw, func(_ *ext2.FS, batch *ext2.Batch) error {
+		return batch.WriteFile("/usr/bin/cloud-init", []byte(program), ext2.Attr{Mode: 0o755})
+	})
 	return raw
 }
 

@@ -7,11 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -31,15 +27,11 @@ const (
 	frameStart = 12 // bytes of a frame that are kept: where it goes, and where it comes from
 )
 
-// packetPipe is how much QEMU can write before it would have to wait for us.
-const packetPipe = 1 << 20
-
 // packets counts what passes the guest's card. QEMU itself keeps no count of
 // what goes through its user network, but it can write down the beginning of
 // every frame, and through a pipe that costs no disk.
 type packets struct {
-	from *os.File
-	done chan struct{} // closed when all has been read
+	*outlet
 
 	sent, received             atomic.Int64
 	sentFrames, receivedFrames atomic.Int64
@@ -47,23 +39,14 @@ type packets struct {
 
 // newPackets makes the pipe.
 func newPackets(s *Spec, files *inheritance) (*packets, error) {
-	r, w, err := os.Pipe()
+	p := &packets{}
+	var err error
+	p.outlet, s.PacketsFD, err = newOutlet(files, func(r io.Reader) {
+		_ = p.read(bufio.NewReaderSize(r, 64<<10)) // what can't be understood is not counted
+	})
 	if err != nil {
 		return nil, fmt.Errorf("counting the guest's packets: %w", err)
 	}
-	// QEMU opens it once more by its name in /proc, as a user that is not ours.
-	if err := w.Chmod(0o622); err != nil {
-		return nil, errors.Join(fmt.Errorf("counting the guest's packets: %w", err), r.Close(), w.Close())
-	}
-	// Less room is only less time until QEMU waits for a reader that is late.
-	_, _ = unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, packetPipe)
-	s.PacketsFD = files.add(w)
-	p := &packets{from: r, done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		_ = p.read(bufio.NewReaderSize(r, 64<<10)) // what can't be understood is not counted
-		_, _ = io.Copy(io.Discard, r)              // QEMU would wait for room in the pipe
-	}()
 	return p, nil
 }
 
@@ -105,21 +88,6 @@ func (p *packets) traffic() Traffic {
 		Sent: units.Bytes(p.sent.Load()), Received: units.Bytes(p.received.Load()),
 		SentFrames: p.sentFrames.Load(), ReceivedFrames: p.receivedFrames.Load(),
 	}
-}
-
-// await waits until all that an ended QEMU wrote has been read.
-func (p *packets) await(limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-p.done:
-	case <-timer.C:
-	}
-}
-
-func (p *packets) close() {
-	_ = p.from.Close() // nothing was written through it
-	<-p.done
 }
 
 // Traffic is what has passed the guest's network card, also after the machine's

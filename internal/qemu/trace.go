@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/org/hurd-qemu-action/internal/process"
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -20,42 +18,32 @@ import (
 const defaultTraceLimit = 64 * units.MiB
 
 // trace takes what QEMU logs of its own work (-d) out of a pipe. QEMU has no
-// file to write to then, what it writes can be masked and bounded, and nothing
-// is left of it when QEMU has ended.
+// file to write to then, and what it writes can be masked and bounded.
 type trace struct {
-	from *os.File
+	*outlet
 	to   io.Writer     // nil drops it
 	left units.Bytes   // until the limit
 	full chan struct{} // closed at the limit
-	done chan struct{} // closed when all has been read
 }
 
 // newTrace makes the pipe.
 func newTrace(o StartOptions, s *Spec, files *inheritance) (*trace, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("making QEMU's trace: %w", err)
-	}
-	// QEMU opens it once more by its name in /proc, as a user that is not ours.
-	// Only who may look into QEMU itself can do that.
-	if err := w.Chmod(0o622); err != nil {
-		return nil, errors.Join(fmt.Errorf("making QEMU's trace: %w", err), r.Close(), w.Close())
-	}
-	s.TraceFD = files.add(w)
-	t := &trace{from: r, to: o.Trace, left: o.TraceLimit, full: make(chan struct{}), done: make(chan struct{})}
+	t := &trace{to: o.Trace, left: o.TraceLimit, full: make(chan struct{})}
 	if t.left == 0 {
 		t.left = defaultTraceLimit
 	}
-	go t.read()
+	var err error
+	if t.outlet, s.TraceFD, err = newOutlet(files, t.read); err != nil {
+		return nil, fmt.Errorf("making QEMU's trace: %w", err)
+	}
 	return t, nil
 }
 
-// read never stops before QEMU does: QEMU would wait for room in the pipe.
-func (t *trace) read() {
-	defer close(t.done)
+// read never stops before QEMU does.
+func (t *trace) read(from io.Reader) {
 	buffer := make([]byte, 64<<10)
 	for {
-		n, err := t.from.Read(buffer)
+		n, err := from.Read(buffer)
 		t.write(buffer[:n])
 		if err != nil {
 			return
@@ -74,22 +62,6 @@ func (t *trace) write(p []byte) {
 		_, _ = io.WriteString(t.to, "\n[The log has reached its limit; nothing more is kept.]\n")
 		close(t.full)
 	}
-}
-
-// await waits until all that an ended QEMU wrote has been read.
-func (t *trace) await(limit time.Duration) {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-t.done:
-	case <-timer.C:
-	}
-}
-
-// close ends the reading.
-func (t *trace) close() {
-	_ = t.from.Close() // nothing was written through it
-	<-t.done
 }
 
 // boundTrace has QEMU log nothing more when nothing more is kept.

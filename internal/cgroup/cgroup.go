@@ -50,6 +50,21 @@ func MemoryLimit(root fs.FS) (Memory, bool) {
 	return tightest, found
 }
 
+// Limit is the least number that a file of a controller holds, over the groups
+// that this process is in: Limit(root, "pids", "pids.max"); false: none limits it.
+func Limit(root fs.FS, controller string, files ...string) (int64, bool) {
+	least, found := int64(0), false
+	groups := groupsOf(root)
+	for _, dir := range slices.Concat(upwards(mount, groups.unified), upwards(path.Join(mount, controller), groups.of(controller))) {
+		for _, f := range files {
+			if n, ok := number(root, path.Join(dir, f)); ok && n >= 0 && n < unlimited && (!found || n < least) {
+				least, found = n, true
+			}
+		}
+	}
+	return least, found
+}
+
 // unlimited is where version 1 begins to mean no limit: it says 2^63 rounded
 // down to whole pages.
 const unlimited = 1 << 62

@@ -81,3 +81,28 @@ func TestCPULimit(t *testing.T) {
 		}
 	}
 }
+
+func TestLimit(t *testing.T) {
+	for name, tc := range map[string]struct {
+		files map[string]string
+		want  int64
+		ok    bool
+	}{
+		"nothing":      {nil, 0, false},
+		"v2 container": {map[string]string{"sys/fs/cgroup/pids.max": "50\n"}, 50, true},
+		"v2 service of systemd": {map[string]string{
+			"proc/self/cgroup": "0::/system.slice/runner.service\n",
+			"sys/fs/cgroup/system.slice/runner.service/pids.max": "100\n",
+			"sys/fs/cgroup/system.slice/pids.max":                "max\n",
+		}, 100, true},
+		"v1 above us": {map[string]string{
+			"proc/self/cgroup":                "3:pids:/a/b\n",
+			"sys/fs/cgroup/pids/a/b/pids.max": "max\n", "sys/fs/cgroup/pids/a/pids.max": "7\n",
+		}, 7, true},
+		"another controller": {map[string]string{"proc/self/cgroup": "3:memory:/a\n", "sys/fs/cgroup/memory/a/pids.max": "7\n"}, 0, false},
+	} {
+		if got, ok := Limit(tree(tc.files), "pids", "pids.max"); got != tc.want || ok != tc.ok {
+			t.Errorf("%s: %d, %v; want %d, %v", name, got, ok, tc.want, tc.ok)
+		}
+	}
+}

@@ -42,6 +42,9 @@ func TestGuide(t *testing.T) {
 		first := strings.TrimPrefix(cells[0], "| ")
 		firsts = append(firsts, first)
 		names := testName.FindAllStringSubmatch(cells[len(cells)-1], -1)
+		if rest := strings.Trim(testName.ReplaceAllString(cells[len(cells)-1], ""), " "); rest != "" || !strings.HasSuffix(strings.TrimSpace(line), " |") {
+			t.Errorf("%q does not end with the names of its tests: %q", first, rest)
+		}
 		if len(names) == 0 {
 			t.Errorf("%q is shown by no test", first)
 		}

@@ -46,8 +46,8 @@ func (r *runCommand) problem(given func(flag string) bool) string {
 		return "--artifact-name and --artifact-path are not for --shard: an artifact is of one guest; use --copy-back with patterns"
 	case r.ImageOutput != "":
 		return "--image-output is not for --shard: several guests would write one file"
-	case lifecycle.FixedPorts(r.Forward):
-		return "--forward: with --shard every guest needs ports of its own: write 0 as the port of the host, and look for the free ones in the log"
+	case lifecycle.FixedPorts(r.Forward, r.SerialPort):
+		return "--forward and --serial-port: with --shard every guest needs ports of its own: write 0 as the port of the host, and look for the free ones in the log"
 	}
 	return ""
 }

@@ -82,10 +82,14 @@ func (p *parser) together(c Config) {
 	if c.Provision != "none" && len(c.HostKeys) > 0 && p.in.SSHHostKey != "" {
 		p.add("ssh-host-key", "", "is given, but provision: "+c.Provision+" puts a new host key into the guest", "leave it out, or use provision: none")
 	}
+	noCard := c.Network == "none" || c.NIC == "none"
 	if c.Network == "none" && c.Transport != "serial" {
 		p.add("network", c.Network, "leaves no way for SSH", "needs transport: serial as well, or use restricted, which forwards SSH and nothing else")
 	}
-	if c.Network == "none" && strings.TrimSpace(c.Forward) != "" {
+	if c.NIC == "none" && c.Transport != "serial" {
+		p.add("nic", c.NIC, "leaves no way for SSH", "needs transport: serial as well, or leave it out")
+	}
+	if noCard && strings.TrimSpace(c.Forward) != "" {
 		p.add("forward", c.Forward, "forwards to a guest without a network card", "leave it out, or use network: restricted")
 	}
 	for _, name := range []string{"debug-tunnel-key", "debug-tunnel-host-key"} {
@@ -98,6 +102,8 @@ func (p *parser) together(c Config) {
 	}
 	if c.Transport == "serial" && c.DebugTunnel.Addr != "" {
 		p.add("debug-tunnel", p.in.DebugTunnel, "leads to the guest's SSH server, and transport: serial is for guests without one", "leave it out")
+	} else if c.Transport == "serial" && len(c.DebugKeys) > 0 {
+		p.add("debug-key", p.in.DebugKey, "is for the guest's SSH server, and transport: serial is for guests without one", "leave it out")
 	}
 	if c.SnapshotFrom != "" && (c.Snapshot == "save" || c.Snapshot == "off") {
 		p.add("snapshot-from", c.SnapshotFrom, "is not looked at with snapshot: "+c.Snapshot, "leave one of them out")

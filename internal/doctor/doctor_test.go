@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -116,6 +117,34 @@ func TestTime(t *testing.T) {
 			if verdicts[name] != Fine {
 				t.Errorf("%s is %s", name, verdicts[name])
 			}
+		}
+	})
+}
+
+// TestSilentGuests: several guests that boot take no longer than one, and none
+// of them is broken for that.
+func TestSilentGuests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := healthy(t)
+		w.Guests = func(context.Context) ([]Guest, error) {
+			return []Guest{{Dir: "/tmp/a", Alive: true}, {Dir: "/tmp/b", Alive: true}, {Dir: "/tmp/c", Alive: true}}, nil
+		}
+		w.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			here, there := net.Pipe()
+			context.AfterFunc(ctx, func() { _ = there.Close() })
+			return here, nil
+		}
+		silent := 0
+		for _, f := range Run(t.Context(), w.Host, Options{}).Findings {
+			if f.Check == "guest-ssh" {
+				silent++
+				if f.Verdict != Slow {
+					t.Errorf("%s: %s", f.Verdict, f.Text)
+				}
+			}
+		}
+		if silent != 3 {
+			t.Errorf("%d findings", silent)
 		}
 	})
 }

@@ -273,7 +273,7 @@ var illNetwork = []ill{
 	{"downloads", "in the store", both(heads(404), file(func(d *Download) { d.Stored = true })), Fine, "in the image store", ""},
 	{"downloads", "not wanted", both(heads(404), file(func(d *Download) { d.Wanted = false })), Limited, "404", "image-mirror"},
 	{"downloads", "slow", heads(3 * time.Second), Slow, "took 3.0 s", "mirror"},
-	{"downloads", "none", func(w *world) { w.Downloads = func() []Download { return nil } }, Skipped, "need not be fetched", ""},
+	{"downloads", "none", func(w *world) { w.Downloads = func() []Download { return nil } }, Skipped, "no address is known", ""},
 	{"downloads", "without an address", file(func(d *Download) { d.Addresses = nil }), Skipped, "no address", ""},
 	{"downloads", "a signed address", both(file(func(d *Download) { d.Addresses = []string{"https://h.example/a?sig=secret"} }), func(w *world) {
 		w.heads["https://h.example/a?sig=secret"] = 403
@@ -380,13 +380,13 @@ var illGuests = []ill{
 		w.dials["127.0.0.1:34615"] = syscall.ECONNREFUSED
 		w.dials["127.0.0.1:8080"] = syscall.ECONNREFUSED
 	}, Broken, "127.0.0.1:34615", "firewall"},
-	{"guest-ssh", "no sshd", func(w *world) { w.dials["127.0.0.1:34615"] = ""; w.dials["127.0.0.1:8080"] = "" }, Broken, "nothing in the guest listens", "sshd does not run"},
+	{"guest-ssh", "no sshd", func(w *world) { w.dials["127.0.0.1:34615"] = ""; w.dials["127.0.0.1:8080"] = "" }, Limited, "nothing in the guest listens", "sshd does not run"},
 	{"guest-ssh", "silent", func(w *world) { w.dials["127.0.0.1:34615"] = nil; w.dials["127.0.0.1:8080"] = nil }, Slow, "nothing was said within 8s", "boots still"},
 	{"guest-ssh", "another server", func(w *world) { w.dials["127.0.0.1:34615"] = "220 mail\r\n" }, Broken, `does not speak SSH: "220 mail"`, "ssh-port"},
 	{"guest-ssh", "another port", func(w *world) {
 		w.dials["127.0.0.1:34615"], w.dials["127.0.0.1:8080"] = "", "SSH-2.0-dropbear\n"
 	}, Fine, "port 80, answers: SSH-2.0-dropbear", ""},
-	{"guest-ssh", "no port", withMachine(Machine{Status: "running"}, nil), Broken, "no port", "network: none"},
+	{"guest-ssh", "no port", withMachine(Machine{Status: "running"}, nil), Skipped, "no port", ""},
 	{"guest-ssh", "no monitor", withMachine(Machine{}, errors.New("x")), Skipped, "does not tell", ""},
 	{"guest-console", "panic", console("booting\npanic: no root\n", time.Second), Broken, "GNU Mach panicked", "Look at the lines around it"},
 	{"guest-console", "empty", console("", time.Second), Slow, "nothing was printed", "boot loader"},

@@ -124,7 +124,7 @@ func checkDownloads(ctx context.Context, e *exam) []Finding {
 	}
 	files := e.Downloads()
 	if len(files) == 0 {
-		return one(skipped("the image need not be fetched"))
+		return one(skipped("no address is known that the image is fetched from"))
 	}
 	found := make([]Finding, len(files))
 	var wait sync.WaitGroup

@@ -256,13 +256,20 @@ func checkLimits(_ context.Context, e *exam) Finding {
 	if n, err := e.Limit(unix.RLIMIT_NPROC); err == nil && n < leastProcess {
 		add(limited(fmt.Sprintf("only %d processes and threads may run", n), "Raise it: ulimit -u 4096, or LimitNPROC= of the service."))
 	}
-	if n, err := strconv.Atoi(e.text("sys/fs/cgroup/pids.max")); err == nil && n < leastProcess {
+	if n, ok := e.groupLimit("pids", "pids.max"); ok && n < leastProcess {
 		add(limited(fmt.Sprintf("the control group lets only %d processes and threads run", n), "Raise it: docker run --pids-limit, or TasksMax= of the service."))
 	}
 	if found.Verdict == "" {
 		return fine("none is in the way" + e.locked())
 	}
 	return found
+}
+
+func (e *exam) groupLimit(controller, file string) (int64, bool) {
+	if e.Root == nil {
+		return 0, false
+	}
+	return cgroup.Limit(e.Root, controller, file)
 }
 
 // locked says what may be locked in memory, when that is little.

@@ -107,11 +107,13 @@ func TestE2EDebug(t *testing.T) {
 	}
 }
 
-// TestE2EDebugBoot keeps a guest that did not boot; an interrupt ends that.
+// TestE2EDebugBoot keeps a guest that nobody gets into over SSH; an interrupt
+// ends that, and changes nothing about the result.
 func TestE2EDebugBoot(t *testing.T) {
 	needGuest(t)
+	image := guestWith(t, map[string]string{"/etc/inittab": gettysTab}) // whose SSH server is never started
 	p := start(t, setup{args: []string{
-		"run", "--image=selftest", "--accel=tcg", "--boot-timeout=3s", "--boot-attempts=1", "--debug=on-failure", "--", "true",
+		"run", "--image=" + image, "--accel=tcg", "--boot-timeout=3s", "--boot-attempts=1", "--debug=on-failure", "--", "true",
 	}})
 	const last = "/debug/continue, or cancel the job"
 	dir := find(t, p.stderr, last, `qmp --guest (\S+) query-status`)

@@ -192,7 +192,7 @@ func checkMetrics(t *testing.T, p *program, path string, took time.Duration) {
 	if doc.Action == nil || doc.Action.Peak < 5*units.MiB || doc.Action.Peak > units.GiB || doc.Workspace == nil || doc.Workspace.InFiles != 1 {
 		t.Errorf("%+v, %+v", doc.Action, doc.Workspace)
 	}
-	if c := time.Duration(doc.Collecting); c <= 0 || c > time.Second {
+	if c := time.Duration(doc.Collecting); c <= 0 {
 		t.Errorf("collecting took %v", c)
 	}
 	samples := openMetrics(t, p, filepath.Join(filepath.Dir(path), "metrics.prom"))

@@ -134,7 +134,7 @@ func (r *run) letInSSH(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lines := string(key.AuthorizedKey())
+	lines := "\n" + string(key.AuthorizedKey()) // the last line of the owner's may have no end
 	for _, k := range r.config.DebugKeys {
 		lines += string(ssh.MarshalAuthorizedKey(k))
 	}
@@ -264,8 +264,9 @@ func (r *run) askGuest(ctx context.Context) <-chan struct{} {
 		for sleep(ctx, guestLook) {
 			status, err := r.client.Run(ctx, guest.Command{Line: "test -e " + guestEnd + ` || test -e "$HOME` + guestEnd + `"`})
 			switch {
-			case err != nil:
+			case err != nil && r.client.Err() != nil:
 				return // the machine's own end is noticed elsewhere
+			case err != nil: // a session that could not be had, perhaps
 			case status.Code == 0:
 				close(made)
 				return

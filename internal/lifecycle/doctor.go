@@ -48,7 +48,10 @@ func Examined(h Host, x Examination) doctor.Host {
 	d.KVM = s.askKVM
 	d.Start = s.start
 	d.Memory = hostMemory
-	d.HugePages = func() error { return checkHugePages(x.Memory) }
+	d.HugePages = func() error {
+		_, err := checkHugePages(x.Memory)
+		return err
+	}
 	d.DiskMode = s.tryDisk
 	d.Images = func() ([]doctor.Entry, error) { return imageEntries(store) }
 	d.Snapshots = func() ([]doctor.Entry, error) { return snapshotEntries(d.Paths.Snapshots) }
@@ -161,17 +164,6 @@ func (s *examined) start(ctx context.Context) (err error) {
 	}
 	_, err = m.ForwardedPort(ctx, 22)
 	return errors.Join(err, m.Stop(context.WithoutCancel(ctx)))
-}
-
-func checkHugePages(memory units.Bytes) error {
-	pages, err := qemu.HostHugePages(os.DirFS("/"))
-	if err == nil {
-		err = pages.Check(memory)
-	}
-	if err == nil {
-		err = qemu.TryHugePages()
-	}
-	return err
 }
 
 // tryDisk tries a mode of the disk where its files would be.

@@ -12,7 +12,7 @@ import (
 
 // rekeyDelay leaves the first second after a restore to the script: what the
 // guest's SSH server needs to begin anew would delay its first output by a
-// fifth. Nobody gets in with the old keys meanwhile; only the host key that is
+// seventh. Nobody gets in with the old keys meanwhile; only the host key that is
 // shown to a second connection, from this host, is the old one for so long.
 const rekeyDelay = time.Second
 

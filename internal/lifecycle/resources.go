@@ -31,9 +31,11 @@ type resources struct {
 	extra      []string
 }
 
-// FixedPorts tells whether the input forward asks for ports of the host that
-// only one guest can have.
-func FixedPorts(forward string) bool {
+// FixedPorts tells whether inputs ask for ports of the host that only one guest can have.
+func FixedPorts(forward, serialPort string) bool {
+	if port, _, _ := strings.Cut(strings.TrimSpace(serialPort), " "); port != "" && port != "0" {
+		return true
+	}
 	lines, _ := qemu.ParseForwards(forward) // what is wrong with it is reported by the runs
 	for _, l := range lines {
 		if l.HostPort != 0 {
@@ -110,7 +112,9 @@ func (r *run) checkResources(ctx context.Context) []error {
 		problems = append(problems, about("cpu-affinity", err)...)
 	}
 	if c.HugePages {
-		problems = append(problems, about("hugepages", r.checkHugePages())...)
+		var err error
+		res.hugePage, err = checkHugePages(c.Memory)
+		problems = append(problems, about("hugepages", err)...)
 	}
 	problems = append(problems, r.checkDisk(ctx)...)
 	if c.QEMUTrace != "" {
@@ -137,16 +141,17 @@ func (r *run) binary() string {
 	return qemu.DefaultBinary
 }
 
-func (r *run) checkHugePages() error {
+// checkHugePages finds out whether a guest's memory can be had from huge pages
+// of this host, and which size they have.
+func checkHugePages(memory units.Bytes) (size units.Bytes, err error) {
 	pages, err := qemu.HostHugePages(os.DirFS("/"))
 	if err == nil {
-		err = pages.Check(r.config.Memory)
+		err = pages.Check(memory)
 	}
 	if err == nil {
 		err = qemu.TryHugePages()
 	}
-	r.resources.hugePage = pages.Size
-	return err
+	return pages.Size, err
 }
 
 // checkDisk tries the modes of the disk where its files are going to be: the
@@ -197,7 +202,10 @@ func (r *run) noteResources() {
 		r.Log.Printf("Disk: cache %s (%s), read and written by %s", c.DiskCache, qemu.Cache(c.DiskCache).Cost(), c.DiskAIO)
 	}
 	if len(res.processors) > 0 {
-		r.Log.Printf("Processors of this host: QEMU runs on %s only", qemu.FormatProcessors(res.processors))
+		r.Log.Printf("Processors of this host: QEMU runs on %s only, also when others are free", qemu.FormatProcessors(res.processors))
+	}
+	if res.hugePage > 0 {
+		r.Log.Printf("The guest's memory is in huge pages of %s, which nothing else of this host can use meanwhile", res.hugePage.Human())
 	}
 	if res.trace != "" {
 		r.Log.Printf("QEMU logs %s to %s, which slows the guest down", res.trace, r.logs.path(traceName))
@@ -223,7 +231,7 @@ func everyAddress(address string) string {
 
 // forwardsOf are the ports that lead to the guest: SSH's and the user's.
 func (r *run) forwardsOf() []qemu.Forward {
-	if r.config.Network == networkNone {
+	if r.config.Network == networkNone || r.config.NIC == qemu.NoNIC {
 		return nil
 	}
 	forwards := []qemu.Forward{qemu.Loopback(r.config.SSHPort)}
@@ -263,7 +271,7 @@ func (r *run) resourceFailure(err error) *Error {
 		return blame("forward: line %d: %w", f.Line, why)
 	}
 	if r.config.HugePages && strings.Contains(exit.Stderr, "Cannot allocate memory") {
-		why := r.checkHugePages()
+		_, why := checkHugePages(r.config.Memory)
 		if why == nil {
 			why = errors.New("QEMU could not have the huge pages, which are free now: something else on this host takes them as well; set more aside")
 		}

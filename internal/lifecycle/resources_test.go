@@ -225,8 +225,13 @@ func TestSpecOfResources(t *testing.T) {
 
 func TestFixedPorts(t *testing.T) {
 	for text, want := range map[string]bool{"": false, "tcp 0:80\nudp 0:81": false, "tcp 0:80\ntcp 8080:80": true, "nonsense": false} {
-		if FixedPorts(text) != want {
+		if FixedPorts(text, "") != want {
 			t.Errorf("%q: %v", text, !want)
+		}
+	}
+	for text, want := range map[string]bool{"0": false, " 0 telnet": false, "5555": true, "5555 telnet": true} {
+		if FixedPorts("", text) != want {
+			t.Errorf("serial port %q: %v", text, !want)
 		}
 	}
 }

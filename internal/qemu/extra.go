@@ -238,6 +238,6 @@ func firstOf(values map[string]string, names ...string) string {
 func (p properties) id() string { return firstOf(p.values, "id", "node-name") }
 
 // ownIDs are the names that Args gives to devices, disks and channels.
-var ownIDs = regexp.MustCompile(`^(net|ram|serial|monitor|tools|ahci|scsi|(disk|cdrom)[0-9]+(-.*)?)$`)
+var ownIDs = regexp.MustCompile(`^(net|packets|ram|serial2?|monitor|tools|ahci|scsi|(disk|cdrom)[0-9]+(-.*)?)$`)
 
 func ownID(id string) bool { return ownIDs.MatchString(id) }

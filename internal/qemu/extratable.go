@@ -99,12 +99,37 @@ func valueRules() []valueRule {
 			return strings.HasPrefix(p.first, "tcp:") && !strings.HasPrefix(p.first, "tcp:127.0.0.1:")
 		},
 			"it would listen on all addresses of this host: write tcp:127.0.0.1:1234"},
+		{[]string{"vnc"}, func(p properties) bool {
+			host, _, _ := strings.Cut(p.values["websocket"], ":")
+			return p.values["websocket"] != "" && !loopbackName(host)
+		}, "its websocket would listen on all addresses of this host: write websocket=127.0.0.1:5700"},
 		{[]string{"chardev"}, func(p properties) bool {
-			return p.first == "socket" && p.values["port"] != "" && p.values["server"] == "on" && p.values["host"] != "127.0.0.1" && p.values["host"] != "localhost"
+			return p.first == "socket" && p.values["port"] != "" && p.on("server") && !loopbackName(p.values["host"])
 		}, "it would listen on all addresses of this host: write host=127.0.0.1"},
+		{net, func(p properties) bool {
+			host, _, tcp := strings.Cut(p.values["listen"], ":")
+			return p.values["listen"] != "" && (!tcp || !loopbackName(host))
+		}, "it would listen on all addresses of this host: write listen=127.0.0.1:PORT"},
+		{net, func(p properties) bool {
+			return p.first == "stream" && p.on("server") && p.values["addr.type"] == "inet" && !loopbackName(p.values["addr.host"])
+		}, "it would listen on all addresses of this host: write addr.host=127.0.0.1"},
+		{[]string{"parallel", "debugcon", "virtiocon"}, func(p properties) bool {
+			kind, _, named := strings.Cut(p.first, ":")
+			return named && slices.Contains([]string{"tcp", "telnet", "websocket", "udp"}, kind)
+		}, "it would speak to the network: use a -chardev with host=127.0.0.1"},
 		{[]string{"trace"}, func(p properties) bool { return p.values["file"] != "" },
 			"QEMU can write nowhere: use the input qemu-trace with trace:PATTERN"},
 	}
+}
+
+// loopbackName tells a host that only this one reaches.
+func loopbackName(host string) bool {
+	return host == "127.0.0.1" || host == "localhost" || host == "::1"
+}
+
+// on reads a switch as QEMU does (qapi_bool_parse).
+func (p properties) on(name string) bool {
+	return slices.Contains([]string{"on", "yes", "true", "y"}, p.values[name])
 }
 
 // aio is how a -drive or -blockdev is read.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/org/hurd-qemu-action/internal/cgroup"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
@@ -47,10 +48,8 @@ func HostHugePages(root fs.FS) (HugePages, error) {
 		h.Available += max(0, int64(more)-values["HugePages_Surp"])
 	}
 	name := "hugetlb." + h.Size.String() + "B" // "hugetlb.2MB", as control groups call it
-	for _, file := range []string{name + ".max", name + ".rsvd.max", "hugetlb/" + name + ".limit_in_bytes"} {
-		if limit, ok := readNumber(root, "sys/fs/cgroup/"+file); ok && (!h.Limited || limit < h.Limit) {
-			h.Limit, h.Limited = limit, true
-		}
+	if limit, ok := cgroup.Limit(root, "hugetlb", name+".max", name+".rsvd.max", name+".limit_in_bytes"); ok {
+		h.Limit, h.Limited = units.Bytes(limit), true
 	}
 	return h, nil
 }

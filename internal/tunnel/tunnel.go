@@ -208,7 +208,11 @@ func (t *Tunnel) keepAlive(every time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		if _, _, err := t.client.SendRequest("keepalive@openssh.com", true, nil); err != nil {
+		// A connection that takes packets and gives none ends here, not in a quarter of an hour.
+		late := time.AfterFunc(every, func() { t.end(fmt.Errorf("the server has not answered for %s", every)) })
+		_, _, err := t.client.SendRequest("keepalive@openssh.com", true, nil)
+		late.Stop()
+		if err != nil {
 			t.end(fmt.Errorf("the server is gone: %w", err))
 			return
 		}

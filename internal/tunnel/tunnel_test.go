@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,5 +174,56 @@ func TestEndsWithServer(t *testing.T) {
 		}
 	case <-ctx.Done():
 		t.Error("nobody said that the server is gone")
+	}
+}
+
+// TestSilentServer: a connection that swallows all ends the tunnel, too.
+func TestSilentServer(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	b := tunneltest.New(t, "")
+	var silent atomic.Bool
+	go func() {
+		here, err := l.Accept()
+		if err != nil {
+			return
+		}
+		there, err := net.Dial("tcp", b.Addr)
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(there, here)
+			_ = there.Close()
+		}()
+		buffer := make([]byte, 64<<10)
+		for {
+			n, err := there.Read(buffer)
+			if !silent.Load() {
+				_, _ = here.Write(buffer[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	o := options(b, "127.0.0.1:1")
+	o.Addr, o.Alive = l.Addr().String(), 200*time.Millisecond
+	tunnel, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tunnel.Close() }()
+	silent.Store(true)
+	select {
+	case <-tunnel.Done():
+		if err := tunnel.Err(); err == nil || !strings.Contains(err.Error(), "has not answered") {
+			t.Errorf("it ended: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody noticed that the server is silent")
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // qmpScript uses all four moments. The first key is pressed in the guest's real
@@ -157,10 +156,10 @@ func TestE2EQMPEnds(t *testing.T) {
 			[]string{"::error title=Invalid input::qmp: line 2, before-boot: device_add driver=\"warp-drive\": QEMU refuses it: 'warp-drive' is not a valid device model name"}, "Linux version"},
 		{"quit before the boot", "before-boot: quit", "true", "boot-failed",
 			[]string{"::error title=A command of the input qmp ended the machine::qmp: line 1, before-boot: quit"}, "Booting again"},
-		{"stopped while it boots", `on-console "Linux version": stop`, "true", "input-invalid",
+		{"stopped while it boots", `on-console "Linux version": stop`, "echo THE E''ND", "input-invalid",
 			[]string{"::error title=Invalid input::qmp: line 1, on-console: stop: the machine stands still after it (paused)", "Add a line with the command cont"}, "THE END"},
-		{"reset under the script", `on-console "RESET NOW": system_reset`, "echo RESET NOW >/dev/console; sleep 60; echo THE END", "guest-lost",
-			[]string{"::error title=A command of the input qmp ended the machine::qmp: line 1, on-console: system_reset", "set-action reboot=reset"}, "THE END\n"},
+		{"reset under the script", `on-console "RESET NOW": system_reset`, "echo RESET NOW >/dev/console; sleep 60; echo THE E''ND", "guest-lost",
+			[]string{"::error title=A command of the input qmp ended the machine::qmp: line 1, on-console: system_reset", "set-action reboot=reset"}, "THE END"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := start(t, setup{action: true, env: []string{
@@ -173,7 +172,7 @@ func TestE2EQMPEnds(t *testing.T) {
 				t.Errorf("result = %q, want %q", got, tc.result)
 			}
 			has(t, "the log", p.stdout.String(), tc.says...)
-			if log := p.stdout.String(); strings.Contains(log, tc.not) && !strings.Contains(tc.script, strings.TrimSpace(tc.not)) {
+			if log := p.stdout.String(); strings.Contains(log, tc.not) {
 				t.Errorf("the log has %q:\n%s", tc.not, log)
 			}
 		})
@@ -186,19 +185,15 @@ func TestE2EQMPEnds(t *testing.T) {
 func TestE2EQMPMachMenu(t *testing.T) {
 	needGuest(t)
 	disk := machDisk(t, func(cfg string) string {
-		cfg = strings.Replace(cfg, "set timeout=1\n", "set timeout=30\n", 1)
+		cfg = strings.Replace(cfg, "set timeout=1\n", "set timeout=300\n", 1)
 		return cfg[:strings.LastIndex(cfg, "menuentry")] + "menuentry \"without modules\" {\n  multiboot /boot/gnumach.gz console=com0\n}\n"
 	}, nil)
-	began := time.Now()
 	p := start(t, setup{action: true, env: []string{
 		"INPUT_IMAGE=" + disk, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_RUN=true",
 		"INPUT_QMP=on-console \"Press enter to boot the selected OS\": sendkey down ret\non-console \"^GNU Mach [0-9]\": query-status",
 	}})
 	if status := p.wait(); status != 125 {
 		t.Errorf("exit status = %d, want 125", status)
-	}
-	if took := time.Since(began); took > 25*time.Second {
-		t.Errorf("it took %v: the menu was waited for", took)
 	}
 	has(t, "the log", p.stdout.String(), "qmp: line 1, on-console: send-key down ret", "qmp: line 2: the console says GNU Mach 1.8",
 		`"status":"running"`, "bootstrap_create: No bootstrap code loaded with the kernel!", "::error title=GNU Mach")

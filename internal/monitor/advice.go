@@ -63,11 +63,14 @@ func (s *Session) explain(ctx context.Context, c *Command, a *Answer) {
 			a.Notes = append(a.Notes, fmt.Sprintf("%s is no command any more: %s", c.Name, old.text))
 			return
 		}
-		if done, err := s.execute(ctx, old.name, old.translate(c.Arguments)); err == nil {
-			done.Notes = []string{fmt.Sprintf("%s was carried out as %s: %s", c.Name, old.name, old.text)}
-			*a = done
+		done, err := s.execute(ctx, old.name, old.translate(c.Arguments))
+		if err != nil {
+			a.Notes = append(a.Notes, fmt.Sprintf("%s is no command any more (%s), and could not be carried out as %s: %v", c.Name, old.text, old.name, err))
 			return
 		}
+		done.Notes = []string{fmt.Sprintf("%s was carried out as %s: %s", c.Name, old.name, old.text)}
+		*a = done
+		return
 	}
 	a.Notes = append(a.Notes, s.unknown(ctx, c.Name))
 }

@@ -44,8 +44,8 @@ func (c Command) Presses() bool {
 // maxShown bounds what a log shows of a command.
 const maxShown = 200
 
-// String shows the command in a log: short, without what was typed and what is
-// called a password.
+// String shows the command in a log: short, without a text that was typed and
+// what is called a password. Keys that are named one by one are shown.
 func (c Command) String() string {
 	var b strings.Builder
 	b.WriteString(c.Name)
@@ -86,17 +86,40 @@ func (c Command) shownArguments() map[string]any {
 func shownMembers(members map[string]any) map[string]any {
 	shown := make(map[string]any, len(members))
 	for name, value := range members {
-		inner, isObject := value.(map[string]any)
 		switch {
 		case strings.Contains(name, "password") || members["qom-type"] == "secret" && name == "data":
 			shown[name] = hidden
-		case isObject:
-			shown[name] = shownMembers(inner)
+		case name == "command-line":
+			shown[name] = shownLine(value)
 		default:
-			shown[name] = value
+			shown[name] = shownValue(value)
 		}
 	}
 	return shown
+}
+
+func shownValue(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		return shownMembers(v)
+	case []any:
+		all := make([]any, len(v))
+		for i := range v {
+			all[i] = shownValue(v[i])
+		}
+		return all
+	}
+	return value
+}
+
+// shownLine hides what the human monitor is told a password to be: "set_password
+// vnc SECRET", "change vnc password SECRET".
+func shownLine(value any) any {
+	line, ok := value.(string)
+	if before, _, found := strings.Cut(line, "password"); ok && found {
+		return before + "password " + hidden
+	}
+	return value
 }
 
 // encode writes a value as JSON on one line. What a runner's log would take for

@@ -59,12 +59,12 @@ func Parse(text string) (Command, error) {
 	if wantsRaw(name, rest) {
 		return raw(name, rest)
 	}
+	if strings.HasPrefix(rest, "{") {
+		return withObject(name, rest)
+	}
 	items, err := split(rest)
 	if err != nil {
 		return Command{}, err
-	}
-	if strings.HasPrefix(rest, "{") {
-		return withObject(name, rest)
 	}
 	return build(name, items)
 }

@@ -51,9 +51,10 @@ func (w *wire) Write(p []byte) (int, error) {
 // An attempt is one connection on its way to a first command.
 type attempt struct {
 	number  int
-	slow    bool          // the one that waits
-	answer  time.Duration // how long to wait for the server's first byte
-	login   time.Duration // how long everything after it may take
+	cancel  context.CancelCauseFunc // ends it; it is no failure with errOutrun
+	slow    bool                    // the one that waits
+	answer  time.Duration           // how long to wait for the server's first byte
+	login   time.Duration           // how long everything after it may take
 	started time.Time
 
 	mu      sync.Mutex
@@ -146,7 +147,7 @@ func (a *attempt) logIn(ctx context.Context, o Options, w *wire) (*Client, error
 	a.server = string(conn.ServerVersion())
 	a.reach(StageCommand)
 	client := newClient(sshConn{ssh.NewClient(conn, chans, reqs), w}, o)
-	if err := client.probe(ctx, o.Probe); err != nil {
+	if err := client.greet(ctx, o.Greeting); err != nil {
 		_ = client.Close()
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +18,10 @@ type Client struct {
 	conn    Conn
 	silence time.Duration
 	user    string // who is logged in
-	uname   string
-	took    time.Duration
+	told    told
+	// loginShell is the user's; empty: nobody has told.
+	loginShell string
+	took       time.Duration
 
 	resting    atomic.Bool
 	drainQuiet time.Duration // see drainQuiet; shorter in tests
@@ -32,28 +33,17 @@ type Client struct {
 }
 
 func newClient(conn Conn, o Options) *Client {
-	c := &Client{conn: conn, silence: o.Silence, user: o.User, drainQuiet: drainQuiet, lost: make(chan struct{})}
+	c := &Client{conn: conn, silence: o.Silence, user: o.User, loginShell: o.LoginShell, drainQuiet: drainQuiet, lost: make(chan struct{})}
 	c.working.Go(func() { c.end(conn.Wait()) })
 	c.working.Go(c.keepAlive)
 	return c
 }
 
-// probe runs the first command and keeps its output.
-func (c *Client) probe(ctx context.Context, line string) error {
-	var out, diag bounded
-	status, err := c.Run(ctx, Command{Line: line, Stdout: &out, Stderr: &diag})
-	switch {
-	case err != nil:
-		return err
-	case status.Code != 0:
-		return fmt.Errorf("the command %q %s: %s", line, status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
-	}
-	c.uname = printable(strings.TrimSpace(out.String()))
-	return nil
-}
+// LoginShell is the shell that the guest's user has, as its SSH server says.
+func (c *Client) LoginShell() string { return c.loginShell }
 
-// Uname is what the first command printed: uname -a.
-func (c *Client) Uname() string { return c.uname }
+// Uname is what uname -a printed in the guest; empty when a Greeting renewed it.
+func (c *Client) Uname() string { return c.told.uname }
 
 // Took is how long the attempt took that succeeded: from connecting to the end
 // of the first command.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,29 +22,55 @@ func (e *ClockError) Error() string {
 	return fmt.Sprintf("setting the guest's clock (which is off by %s): date %s: %s", e.Skew, e.Status, e.Stderr)
 }
 
-// SetClock sets the guest's clock and returns by how much it was off (guest
-// minus host, to the second) before. Only root may do so in most guests: failing
-// is a *ClockError, with the skew when the clock could at least be read.
-func (c *Client) SetClock(ctx context.Context, now time.Time) (skew time.Duration, err error) {
-	seconds := now.Round(time.Second).Unix()
-	var out, diag bounded
-	line := fmt.Sprintf("date -u +%%s; date -u -s @%d >/dev/null", seconds)
-	status, err := c.Run(ctx, Command{Line: line, Stdout: &out, Stderr: &diag})
+// clock is what became of setting the guest's clock.
+type clock struct {
+	skew time.Duration
+	err  error
+	set  bool // or was tried to
+}
+
+// Clock tells by how much the guest's clock was off (guest minus host, to the
+// second) when it was last set, by the Greeting or SetClock; 0 for a Greeting
+// that renews. Only root may do so in most guests: failing is a *ClockError, with the
+// skew when the clock could at least be read.
+func (c *Client) Clock() (skew time.Duration, err error) {
+	if !c.told.clock.set {
+		return 0, errors.New("nobody has set the guest's clock")
+	}
+	return c.told.clock.skew, c.told.clock.err
+}
+
+// SetClock sets the guest's clock once more and is like Clock otherwise. It is
+// not to be called twice at a time.
+func (c *Client) SetClock(ctx context.Context) (skew time.Duration, err error) {
+	answer, err := c.hello(ctx, Greeting{SetClock: true})
 	if err != nil {
 		return 0, fmt.Errorf("setting the guest's clock: %w", err)
 	}
-	guest, readErr := strconv.ParseInt(strings.TrimSpace(lastLine(out.String())), 10, 64)
-	if readErr == nil {
-		skew = inSeconds(guest - seconds)
+	c.told.clock = answer.clock
+	return c.Clock()
+}
+
+// readClock reads "BEFORE STATUS TEXT", where the clock was to be set to now.
+// BEFORE is - when the time was not asked for.
+func readClock(answer string, now time.Time) clock {
+	was, rest, _ := strings.Cut(answer, " ")
+	code, text, _ := strings.Cut(rest, " ")
+	status, statusErr := strconv.ParseUint(code, 10, 8)
+	seconds, err := strconv.ParseInt(was, 10, 64)
+	c := clock{set: true}
+	switch {
+	case was == "-":
+		err = nil
+	case err == nil:
+		c.skew = inSeconds(seconds - now.Unix())
+	default:
+		text += " (the time could not be read)"
 	}
-	if readErr != nil || status.Code != 0 {
-		text := strings.TrimSpace(diag.String())
-		if readErr != nil {
-			text += " (it printed " + strconv.Quote(printable(out.String())) + ")"
-		}
-		return skew, &ClockError{Skew: skew, Status: status, Stderr: printable(strings.TrimSpace(text))}
+	if err != nil || statusErr != nil || status != 0 {
+		c.err = &ClockError{Skew: c.skew, Status: ExitStatus{Code: int(status)}, Stderr: printable(strings.TrimSpace(text))}
 	}
-	return skew, nil
+	return c
 }
 
 // inSeconds makes a duration of seconds that a hostile guest may have chosen.

@@ -8,75 +8,89 @@ import (
 	"time"
 )
 
-// clock answers SetClock's command as a guest does whose clock is at guest.
-func clock(s *sshServer, guest string, refuse bool) (set *string) {
-	set = new(string)
+// hello has a server answer the first command by itself.
+func (s *sshServer) hello(answer string) {
 	s.command = func(line string, ch sshChannel) (uint32, bool) {
-		if !strings.HasPrefix(line, "date -u +%s; date -u -s @") {
+		if !isHello(line) {
 			return 0, false
 		}
-		*set = strings.TrimSuffix(line[strings.Index(line, "@")+1:], " >/dev/null")
-		_, _ = fmt.Fprintln(ch, guest)
-		if refuse {
-			_, _ = fmt.Fprintln(ch.Stderr(), "date: cannot set date: Operation not permitted")
-			return 1, true
-		}
+		_, _ = fmt.Fprint(ch, answer)
 		return 0, true
 	}
-	return set
 }
 
-func TestSetClock(t *testing.T) {
-	now := time.Unix(1795443723, 600_000_000)
-	for guest, skew := range map[string]time.Duration{
-		"1795443724": 0, "Welcome!\n1795443725": time.Second, "1795443664": -time.Minute, "0": -1795443724 * time.Second, "1795447324": time.Hour,
+func isHello(line string) bool { return strings.Contains(line, "printf '\\''tmp") }
+
+func TestReadClock(t *testing.T) {
+	now := time.Unix(1795443724, 0)
+	for answer, want := range map[string]struct {
+		skew time.Duration
+		err  string
+	}{
+		"1795443724 0":             {},
+		"1795443725 0":             {skew: time.Second},
+		"1795443664 0 ":            {skew: -time.Minute},
+		"0 0":                      {skew: -1795443724 * time.Second},
+		"1795447324 0":             {skew: time.Hour},
+		"1795443664 1 date: no":    {skew: -time.Minute, err: "setting the guest's clock (which is off by -1m0s): date exited with status 1: date: no"},
+		"- 0":                      {},
+		"- 1 date: no":             {err: "setting the guest's clock (which is off by 0s): date exited with status 1: date: no"},
+		"? 0":                      {err: "setting the guest's clock (which is off by 0s): date exited with status 0: (the time could not be read)"},
+		"? 127 date: not\x1bfound": {err: "setting the guest's clock (which is off by 0s): date exited with status 127: date: not?found (the time could not be read)"},
+		"1795443724 -1 x":          {err: "setting the guest's clock (which is off by 0s): date exited with status 0: x"},
+		"":                         {err: "setting the guest's clock (which is off by 0s): date exited with status 0: (the time could not be read)"},
 	} {
-		s := newServer(t)
-		set := clock(s, guest, false)
-		got, err := dialed(t, s.listen()).SetClock(t.Context(), now)
-		if err != nil || got != skew || *set != "1795443724" {
-			t.Errorf("at %s: %s, %v, set to %s", guest, got, err, *set)
-		}
-	}
-}
-
-func TestSetClockRefused(t *testing.T) {
-	s := newServer(t)
-	clock(s, "1795443664", true)
-	skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Unix(1795443724, 0))
-	var e *ClockError
-	want := "setting the guest's clock (which is off by -1m0s): date exited with status 1: date: cannot set date: Operation not permitted"
-	if !errors.As(err, &e) || skew != -time.Minute || e.Skew != skew || err.Error() != want {
-		t.Errorf("%s, %v", skew, err)
-	}
-}
-
-func TestSetClockHostile(t *testing.T) {
-	for _, answer := range []string{"", "soon", "9223372036854775807", "-9223372036854775808"} {
-		s := newServer(t)
-		clock(s, answer, false)
-		skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Unix(1795443724, 0))
+		got := readClock(answer, now)
+		text := ""
 		var e *ClockError
-		if err != nil && !errors.As(err, &e) {
-			t.Errorf("%q: %v", answer, err)
+		if errors.As(got.err, &e) {
+			text = e.Error()
 		}
-		if err == nil && skew.Abs() < 200*365*24*time.Hour {
-			t.Errorf("%q: %s", answer, skew)
+		if !got.set || got.skew != want.skew || text != want.err || (got.err == nil) != (want.err == "") || e != nil && e.Skew != got.skew {
+			t.Errorf("%q: %+v, %s", answer, got, text)
 		}
 	}
 }
 
-// TestSetClockReal runs the real command as far as this host lets it: the
-// clock is read, and set by nobody but root.
-func TestSetClockReal(t *testing.T) {
+// FuzzReadClock: no answer of a guest gives a skew that can't be, and a time
+// that was not read or set is an error.
+func FuzzReadClock(f *testing.F) {
+	for _, seed := range []string{"1795443724 0", "9223372036854775807 0", "-9223372036854775808 0", "soon 0", "1 256", "1 0 text"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, answer string) {
+		c := readClock(answer, time.Unix(1795443724, 0))
+		if !c.set || c.err == nil && !strings.Contains(answer+" ", " 0 ") && !strings.Contains(answer, " +0") && !strings.Contains(answer, " 00") {
+			t.Errorf("%q: %+v", answer, c)
+		}
+		if c.skew%time.Second != 0 && c.skew.Abs() < 1<<62 {
+			t.Errorf("%q: %v", answer, c.skew)
+		}
+	})
+}
+
+// TestSetClock reads the real clock, and sets it by a date that refuses, as it
+// does for an ordinary user.
+func TestSetClock(t *testing.T) {
 	s := newServer(t)
 	bin := t.TempDir()
-	// A date that refuses to set, as it does for an ordinary user.
 	writeProgram(t, bin+"/date", "#!/bin/sh\ncase $* in *-s*) echo 'no permission' >&2; exit 1;; esac\nPATH=/usr/bin:/bin exec date \"$@\"\n")
 	s.env[0] = "PATH=" + bin + ":/usr/bin:/bin"
-	skew, err := dialed(t, s.listen()).SetClock(t.Context(), time.Now())
+	c := dialed(t, s.listen())
+	if _, err := c.Clock(); err == nil {
+		t.Error("a clock that nobody has set has a skew")
+	}
+	skew, err := c.SetClock(t.Context())
 	var e *ClockError
-	if !errors.As(err, &e) || skew.Abs() > 2*time.Second || e.Stderr != "no permission" {
+	if !errors.As(err, &e) || skew.Abs() > 2*time.Second || e.Stderr != "no permission" || e.Status.Code != 1 {
 		t.Errorf("%s, %v", skew, err)
+	}
+	if again, againErr := c.Clock(); again != skew || !errors.Is(againErr, err) {
+		t.Errorf("%s, %v, and later %s, %v", skew, err, again, againErr)
+	}
+	s.drop()
+	<-c.Lost()
+	if _, err := c.SetClock(t.Context()); !errors.Is(err, ErrLost) || !strings.HasPrefix(err.Error(), "setting the guest's clock: ") {
+		t.Errorf("of a guest that is lost: %v", err)
 	}
 }

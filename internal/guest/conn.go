@@ -37,14 +37,14 @@ func (c sshConn) Quiet() time.Duration { return c.wire.quiet() }
 func (c sshConn) Close() error { return c.wire.Close() }
 
 // Over makes a Client of a connection that is there already, and runs the first
-// command of Options.Probe. Of the options only User, Silence and Probe count.
+// command there. Of the options only User, Silence and Greeting count.
 // The connection is the Client's from now on: it is closed with the Client, or
 // when this fails.
 func Over(ctx context.Context, conn Conn, o Options) (*Client, error) {
 	o = o.withCommonDefaults()
 	begin := time.Now()
 	c := newClient(conn, o)
-	if err := c.probe(ctx, o.Probe); err != nil {
+	if err := c.greet(ctx, o.Greeting); err != nil {
 		_ = c.Close() // it was of no use
 		return nil, fmt.Errorf("running the first command in the guest: %w", err)
 	}

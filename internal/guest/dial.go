@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 //
 // Attempts run under a deadline over connecting, the server's first line, the
 // key exchange, the login and the command. One that hangs gets company, at most
-// two; the first to run its command wins and the others are closed.
+// two; the first that a server speaks to goes on alone, since each costs an
+// emulated guest a tenth of a second of its processor.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -36,6 +38,7 @@ type dialer struct {
 	answered chan struct{} // a server has spoken to one
 	attempts int
 	notUntil time.Time // no attempt before this time
+	hinted   bool      // one is to be made at once
 
 	quickOut, slowOut, loginOut int // attempts that ran out of patience, by kind
 	refusals                    int // consecutive answers that look final
@@ -50,8 +53,11 @@ func (d *dialer) dial(ctx context.Context) (*Client, error) {
 	d.answered = make(chan struct{}, 1)
 	var running sync.WaitGroup
 	client, err := d.loop(ctx, func(a *attempt) {
+		var own context.Context
+		own, a.cancel = context.WithCancelCause(trying)
 		running.Go(func() {
-			a.run(trying, d.options, d.wake)
+			defer a.cancel(nil)
+			a.run(own, d.options, d.wake)
 			d.done <- a
 		})
 	})
@@ -98,10 +104,16 @@ func (d *dialer) loop(ctx context.Context, start func(*attempt)) (*Client, error
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-d.answered:
+			d.favor()
+		case <-d.options.Hint:
+			d.hurry()
 		case a := <-d.done:
 			d.drop(a)
 			if a.client != nil {
 				return a.client, nil
+			}
+			if errors.Is(a.err, errOutrun) {
+				continue
 			}
 			if d.note(a) {
 				return nil, d.failed(nil)
@@ -121,6 +133,10 @@ func (d *dialer) pause(now time.Time) time.Duration {
 			return forever
 		}
 	}
+	if d.hinted {
+		d.hinted = false
+		return 0
+	}
 	if len(d.live) >= d.timing.most {
 		return forever
 	}
@@ -132,6 +148,36 @@ func (d *dialer) pause(now time.Time) time.Duration {
 		wait = max(wait, latest.started.Add(gap).Sub(now))
 	}
 	return max(wait, 0)
+}
+
+// favor ends all attempts but the first that a server has spoken to.
+func (d *dialer) favor() {
+	i := slices.IndexFunc(d.live, (*attempt).talking)
+	if i < 0 {
+		return // it has failed meanwhile
+	}
+	for j, a := range d.live {
+		if j != i {
+			a.cancel(errOutrun)
+		}
+	}
+	d.live = d.live[i : i+1]
+}
+
+// hurry has an attempt made at once, in place of the oldest of the quick ones if
+// there are as many as there may be.
+func (d *dialer) hurry() {
+	d.hinted = true
+	if len(d.live) < d.timing.most {
+		return
+	}
+	for _, a := range d.live {
+		if !a.slow {
+			a.cancel(errOutrun)
+			d.drop(a)
+			return
+		}
+	}
 }
 
 // talking says that a server answers this attempt: others would only slow it down.
@@ -175,6 +221,9 @@ func (d *dialer) note(a *attempt) (final bool) {
 	d.stage, d.last = a.reached(), a.err
 	if d.options.OnFailure != nil {
 		d.options.OnFailure(a.number, d.stage, a.err)
+	}
+	if errors.As(a.err, new(*RenewError)) {
+		return true // what a guest can't do once it can't do later
 	}
 	pause := d.timing.retry
 	switch {

@@ -2,14 +2,23 @@ package guest
 
 import (
 	"os/exec"
+	"strings"
 	"testing"
 )
 
-// TestScriptLine has a shell read the line back.
+// TestScriptLine has shells read the line back, whatever the login shell is said
+// to be.
 func TestScriptLine(t *testing.T) {
-	line := ScriptLine("#!/bin/sh\n# a comment's quote\nprintf '[%s]' \"$#\" \"$@\" # not a comment line\n", "it's", "", "a\nb $HOME", "#")
-	out, err := exec.Command("sh", "-c", line).Output()
-	if want := "[4][it's][][a\nb $HOME][#]"; err != nil || string(out) != want {
-		t.Errorf("the shell printed %q, %v; want %q", out, err, want)
+	script := "#!/bin/sh\n# a comment's quote\nprintf '[%s]' \"$#\" \"$@\" # not a comment line\n"
+	args := []string{"it's", "", "a\nb $HOME", "#"}
+	for login, direct := range map[string]bool{"": false, "/usr/bin/fish": false, "/bin/tcsh": false, "/bin/bash": true, "sh": true, "/usr/bin/dash": true} {
+		line := scriptLine(login, script, args...)
+		out, err := exec.Command("sh", "-c", line).Output()
+		if want := "[4][it's][][a\nb $HOME][#]"; err != nil || string(out) != want {
+			t.Errorf("%s: the shell printed %q, %v; want %q", login, out, err, want)
+		}
+		if strings.HasPrefix(line, "set -- ") != direct {
+			t.Errorf("%s: %q", login, line)
+		}
 	}
 }

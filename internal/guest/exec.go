@@ -11,9 +11,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// A Command is a line for the login shell of the guest's user.
+// A Command is a line for the login shell of the guest's user, or a script.
 type Command struct {
-	Line   string
+	Line string
+
+	// Script, instead of Line, is a script of a POSIX shell, which is run with the
+	// Args whatever the login shell is. Lines of it that begin with # are left
+	// out, so none may stand within quotes. Args may hold anything but NUL.
+	Script string
+	Args   []string
+
 	Stdin  io.Reader // nil: nothing, the command reads an end of file
 	Stdout io.Writer // nil: discarded
 	Stderr io.Writer // nil: discarded; may be the same as Stdout
@@ -75,22 +82,26 @@ const (
 func (c *Client) Run(ctx context.Context, cmd Command) (ExitStatus, error) {
 	e, err := c.start(ctx, cmd)
 	if err != nil {
-		return ExitStatus{Code: -1}, fmt.Errorf("running %q in the guest: %w", brief(cmd.Line), err)
+		return ExitStatus{Code: -1}, fmt.Errorf("running %s in the guest: %w", cmd.brief(), err)
 	}
 	status, err := e.wait(ctx)
 	if err != nil {
-		return status, fmt.Errorf("running %q in the guest: %w", brief(cmd.Line), err)
+		return status, fmt.Errorf("running %s in the guest: %w", cmd.brief(), err)
 	}
 	return status, nil
 }
 
 // brief is the beginning of a command line, for messages.
-func brief(line string) string {
+func (c Command) brief() string {
 	const most = 60
-	if len(line) > most {
-		return line[:most] + "..."
+	switch line := c.Line; {
+	case c.Script != "":
+		return "a script of ours"
+	case len(line) > most:
+		return fmt.Sprintf("%q", line[:most]+"...")
+	default:
+		return fmt.Sprintf("%q", line)
 	}
-	return line
 }
 
 // An execution is a command that runs in the guest.
@@ -138,6 +149,9 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 	e := &execution{
 		client: c, channel: o.channel, output: newOutput(),
 		exited: make(chan struct{}), drain: make(chan struct{}),
+	}
+	if cmd.Script != "" {
+		cmd.Line = scriptLine(c.loginShell, cmd.Script, cmd.Args...)
 	}
 	go e.requests(o.reqs)
 	e.copyOutput(cmd)

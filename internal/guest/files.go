@@ -42,17 +42,19 @@ type Collected struct {
 	Size    int64 // of the whole file; Content is its beginning, of no more than File.Collect bytes
 }
 
-// setUp uploads the script, its files and the programs around it, and returns
-// their directory.
-func (c *Client) setUp(ctx context.Context, s Script) (dir string, err error) {
-	name := "hurd-qemu-action." + strings.ToLower(rand.Text()[:nameLength])
+// tmpTried are where hello.sh looks for a directory for temporary files.
+const tmpTried = "$TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm"
+
+// setUp is a command that uploads the script, its files and the programs around
+// it to a directory, and then runs the line that starts the script.
+func setUp(s Script, dir, line string) (Command, error) {
 	var f filling
 	f.file("run.sh", []byte(compact(runScript)))
 	f.file("stop.sh", []byte(compact(stopScript)))
 	f.file("script.sh", []byte(s.Text))
 	if s.User != "" {
 		if problem := userProblem(s.User); problem != "" {
-			return "", &UserError{User: s.User, Why: problem}
+			return Command{}, &UserError{User: s.User, Why: problem}
 		}
 		f.file("become.sh", []byte(compact(becomeScript)))
 	}
@@ -63,26 +65,29 @@ func (c *Client) setUp(ctx context.Context, s Script) (dir string, err error) {
 	for _, file := range s.Files {
 		switch name, isDir := strings.CutSuffix("files/"+file.Name, "/"); {
 		case !fileName.MatchString(file.Name):
-			return "", fmt.Errorf("a script can't have a file of the name %q", file.Name)
+			return Command{}, fmt.Errorf("a script can't have a file of the name %q", file.Name)
 		case isDir:
 			f.directory(name)
 		default:
 			f.file(name, file.Content)
 		}
 	}
-	var out, diag bounded
-	status, err := c.Run(ctx, Command{
-		Line:  "exec sh -c " + quoteAll(compact(setupScript), "setup", name, strconv.Itoa(f.large.Len()+1)),
-		Stdin: io.MultiReader(&f.large, strings.NewReader(f.program.String()+"\n")), Stdout: &out, Stderr: &diag,
-	})
-	if err != nil {
-		return "", err
+	if len(s.Shell) > 0 {
+		f.step("chmod 700 script.sh") // the shell may be the script itself
 	}
-	dir = lastLine(out.String())
-	if status.Code != 0 || !path.IsAbs(dir) || path.Base(dir) != name {
-		return "", fmt.Errorf("the guest could not store it (%s): %s", status, printable(strings.TrimSpace(diag.String()+" "+out.String())))
+	f.step("ready=yes") // and nothing was cut off
+	return Command{
+		Script: setupScript, Args: []string{dir, strconv.Itoa(f.large.Len() + 1), line},
+		Stdin: io.MultiReader(&f.large, strings.NewReader(f.program.String()+"\n")),
+	}, nil
+}
+
+// privateDir is a new name for a script's directory in the guest.
+func (c *Client) privateDir() (string, error) {
+	if c.told.tmp == "" {
+		return "", errors.New("no directory for temporary files can be written: tried " + tmpTried)
 	}
-	return dir, nil
+	return path.Join(c.told.tmp, "hurd-qemu-action."+strings.ToLower(rand.Text()[:nameLength])), nil
 }
 
 // noiseMost is how much a login shell may print of its own before our programs do.
@@ -93,7 +98,7 @@ const noiseMost = 64 << 10
 // With kill it ends the script's processes first.
 func (r *scriptRun) collect(ctx context.Context, kill bool) (record string, err error) {
 	mark := rand.Text()
-	args := []string{compact(collectScript), "collect", r.dir, mark}
+	args := []string{r.dir, mark}
 	out := &limited{room: noiseMost}
 	var wanted []File
 	for _, f := range r.script.Files {
@@ -103,11 +108,11 @@ func (r *scriptRun) collect(ctx context.Context, kill bool) (record string, err 
 			out.room += f.Collect + int64(2*len(mark))
 		}
 	}
-	line := "exec sh -c " + quoteAll(args...)
+	script := collectScript
 	if kill {
-		line = "sh " + quoteAll(r.dir+"/stop.sh", r.dir, "KILL") + "; " + line
+		script = `sh "$1/stop.sh" "$1" KILL` + "\n" + script
 	}
-	_, err = r.client.Run(ctx, Command{Line: line, Stdout: out})
+	_, err = r.client.Run(ctx, Command{Script: script, Args: args, Stdout: out})
 	record, files, ok := parseCollected(out.buf.Bytes(), mark, wanted)
 	if !ok && err == nil {
 		err = errors.New("the guest has not told")

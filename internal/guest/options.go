@@ -26,11 +26,19 @@ type Options struct {
 	// writes to its disk can be deaf for many seconds.
 	Silence time.Duration
 
-	// Probe is the first command; its output is kept. Empty: uname -a.
-	Probe string
+	// LoginShell is the user's, when it is known already: see Client.LoginShell.
+	LoginShell string
+
+	// Greeting is what the first command does besides proving that the guest can
+	// be used.
+	Greeting Greeting
 
 	// Dial makes the connection; nil uses TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Hint says that the guest may be about to answer, as when its console names an
+	// SSH server: an attempt is made at once, and waits for nobody's turn. It may be nil.
+	Hint <-chan struct{}
 
 	// OnFailure is told of every attempt that failed, from Dial's goroutine. It
 	// may be nil.
@@ -43,7 +51,6 @@ type Options struct {
 
 const (
 	defaultSilence = time.Minute
-	defaultProbe   = "uname -a"
 )
 
 func (o Options) withDefaults() (Options, error) {
@@ -67,9 +74,6 @@ func (o Options) withCommonDefaults() Options {
 	}
 	if o.Silence <= 0 {
 		o.Silence = defaultSilence
-	}
-	if o.Probe == "" {
-		o.Probe = defaultProbe
 	}
 	return o
 }

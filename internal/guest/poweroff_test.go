@@ -15,8 +15,8 @@ import (
 func goingDown(s *sshServer, status uint32) (told chan string) {
 	told = make(chan string, 1)
 	s.command = func(line string, _ sshChannel) (uint32, bool) {
-		if line == "uname -a" {
-			return 0, true
+		if isHello(line) {
+			return 0, false
 		}
 		told <- line
 		return status, true
@@ -81,8 +81,8 @@ func TestPowerOffLinux(t *testing.T) {
 	s := newServer(t)
 	exited := make(chan struct{})
 	s.command = func(line string, _ sshChannel) (uint32, bool) {
-		if line == "uname -a" {
-			return 0, true
+		if isHello(line) {
+			return 0, false
 		}
 		if !strings.HasSuffix(line, "; sync; poweroff") {
 			t.Errorf("a Linux guest was told %q", line)

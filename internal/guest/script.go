@@ -129,24 +129,23 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	if s.User == c.user {
 		s.User = ""
 	}
-	dir, err := c.setUp(ctx, s)
+	dir, err := c.privateDir()
 	if err != nil {
 		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
 	}
 	for i := range words {
 		words[i] = strings.ReplaceAll(words[i], placeholder, dir+"/script.sh")
 	}
-	args := append([]string{dir + "/run.sh", dir, s.Dir}, words...)
-	line := "sh " + quoteAll(args...)
-	if s.User != "" {
-		line = "sh " + quoteAll(dir+"/become.sh", dir, s.User, line)
+	r := &scriptRun{client: c, dir: dir, script: s, begin: newBeginning(dir, s.OnStart, stdout, stderr)}
+	status, err := r.run(ctx, words)
+	began, ok := r.begin.when()
+	if !ok {
+		if err == nil || errors.Is(err, ErrNoStatus) {
+			err = fmt.Errorf("the guest could not store it (%s): %s", status, r.begin.noise())
+		}
+		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
 	}
-
-	call(s.OnStart)
-	begin := time.Now()
-	r := &scriptRun{client: c, dir: dir, script: s}
-	status, err := r.run(ctx, Command{Line: "exec " + line, Stdout: stdout, Stderr: stderr, Live: true})
-	result := Result{Duration: time.Since(begin), Detached: status.Detached, Files: r.files}
+	result := Result{Duration: time.Since(began), Detached: status.Detached, Files: r.files}
 	call(s.OnEnd)
 	if err != nil && !errors.Is(err, ErrNoStatus) {
 		if ctx.Err() == nil && c.Err() == nil { // a writer failed, which is not the script's fault
@@ -203,11 +202,52 @@ type scriptRun struct {
 	client *Client
 	dir    string
 	script Script
+	begin  *beginning
 	files  map[string]Collected
 }
 
-// run runs the script, and ends it in the guest when ctx ends first.
-func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
+// run prepares the script and runs it by the words of its shell, in one session
+// of an SSH server. Over a console, where the output of a live command is mixed
+// with what else is printed, the preparing has one of its own.
+func (r *scriptRun) run(ctx context.Context, words []string) (ExitStatus, error) {
+	args := append([]string{r.dir, r.script.Dir}, words...)
+	line := "sh " + quoteAll(append([]string{r.dir + "/run.sh"}, args...)...)
+	if r.script.User != "" {
+		line = "sh " + quoteAll(r.dir+"/become.sh", r.dir, r.script.User, line)
+	}
+	if _, ok := r.client.conn.(sshConn); ok {
+		start := "exec " + line
+		if r.script.User == "" {
+			// One shell less to start, but where a shell that runs a command line
+			// does not say which signal has killed a program.
+			start = `test -z "$BASH_VERSION$KSH_VERSION$ZSH_VERSION" || ` + start + "\nset -- " + quoteAll(args...) + "\n" + `. "$1/run.sh"`
+		}
+		cmd, err := setUp(r.script, r.dir, start)
+		if err != nil {
+			return ExitStatus{Code: -1}, err
+		}
+		cmd.Stdout, cmd.Stderr = r.begin.stdout(), r.begin.stderr()
+		return r.follow(ctx, cmd)
+	}
+	cmd, err := setUp(r.script, r.dir, ":")
+	if err != nil {
+		return ExitStatus{Code: -1}, err
+	}
+	ready := newBeginning(r.dir, nil, nil, nil)
+	cmd.Stdout, cmd.Stderr = ready.stdout(), ready.stderr()
+	status, err := r.client.Run(ctx, cmd)
+	if _, ok := ready.when(); !ok || err != nil {
+		r.begin = ready
+		return status, err
+	}
+	call(r.script.OnStart)
+	r.begin.now()
+	return r.follow(ctx, Command{Line: "exec " + line, Stdout: r.begin.out, Stderr: r.begin.diag, Live: true})
+}
+
+// follow runs the command that runs the script, and ends the script in the guest
+// when ctx ends first.
+func (r *scriptRun) follow(ctx context.Context, cmd Command) (ExitStatus, error) {
 	e, err := r.client.start(ctx, cmd)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -227,19 +267,23 @@ func (r *scriptRun) run(ctx context.Context, cmd Command) (ExitStatus, error) {
 
 // end ends the script's processes: TERM, then KILL, for those that do not heed
 // the first as well when the script itself does. exited is closed when the
-// script has ended; nil when that can't be known.
+// script has ended; nil when that can't be known. A script that has not begun
+// never will: there is nothing to fetch then, and what prevents it stays.
 func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 	cause := context.Cause(ctx)
 	ctx = context.WithoutCancel(ctx)
-	if exited != nil {
+	if _, begun := r.begin.when(); exited != nil || !begun {
 		term, cancel := context.WithTimeout(ctx, r.script.killGrace(cause))
+		defer cancel()
 		r.terminate(term)
+		if _, begun := r.begin.when(); !begun {
+			return
+		}
 		select {
 		case <-exited:
 		case <-r.client.lost:
 		case <-term.Done():
 		}
-		cancel()
 	}
 	late, cancel := context.WithTimeout(ctx, r.script.collectWithin(cause))
 	defer cancel()
@@ -264,10 +308,12 @@ func (s Script) collectWithin(cause error) time.Duration {
 	return defaultCollectWithin
 }
 
-// terminate runs stop.sh. Whether it worked does not matter: there is nothing
-// else to try before the KILL.
+// terminate runs stop.sh, or leaves word for run.sh where setup.sh has not got so
+// far, if need be in the directory that setup.sh must make itself. Whether it
+// worked does not matter: there is nothing else to try before the KILL.
 func (r *scriptRun) terminate(ctx context.Context) {
-	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, "TERM")})
+	const script = `test -e "$1/pid" && exec sh "$1/stop.sh" "$1" TERM; mkdir "$1" 2>/dev/null; : >"$1/stop"`
+	_, _ = r.client.Run(ctx, Command{Script: script, Args: []string{r.dir}})
 }
 
 // read takes the result from the record of run.sh, or else from what the SSH

@@ -119,7 +119,7 @@ func TestRunScriptFile(t *testing.T) {
 	c := dialed(t, s.listen())
 	var out bytes.Buffer
 	text := "#secret\nd=$(dirname \"$0\")\nstat -c %a \"$d\" \"$0\"\ncat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c '#secre[t]' || true\necho $((0)) >&2\n"
-	if _, err := c.RunScript(t.Context(), Script{Text: text}, &out, nil); err != nil || out.String() != "700\n700\n0\n" {
+	if _, err := c.RunScript(t.Context(), Script{Text: text}, &out, nil); err != nil || out.String() != "700\n600\n0\n" {
 		t.Errorf("%q, %v", &out, err)
 	}
 }
@@ -243,7 +243,7 @@ func TestRunScriptNoise(t *testing.T) {
 func TestRunScriptNoTemporaryDirectory(t *testing.T) {
 	s := newServer(t)
 	s.command = func(line string, ch sshChannel) (uint32, bool) {
-		if !strings.Contains(line, "setup") {
+		if !strings.Contains(line, "/run.sh") {
 			return 0, false
 		}
 		_, _ = ch.Stderr().Write([]byte("sh: can't create all: Read-only file system\n"))
@@ -260,16 +260,22 @@ func TestRunScriptNoTemporaryDirectory(t *testing.T) {
 // TestRunScriptHostileDirectory has the guest answer with a path of its choice.
 func TestRunScriptHostileDirectory(t *testing.T) {
 	s := newServer(t)
-	s.command = func(line string, ch sshChannel) (uint32, bool) {
-		if strings.Contains(line, "setup") {
-			_, _ = ch.Write([]byte("/etc\n"))
-			return 0, true
-		}
-		return 0, false
-	}
-	c := dialed(t, s.listen())
-	if _, err := c.RunScript(t.Context(), Script{Text: "true"}, nil, nil); err == nil || !strings.Contains(err.Error(), "could not store it") {
+	s.hello("uname GNU\ntmp etc\n")
+	o := s.listen()
+	c := dialed(t, o)
+	want := "preparing the script in the guest: no directory for temporary files can be written: tried $TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm"
+	if _, err := c.RunScript(t.Context(), Script{Text: "true"}, nil, nil); err == nil || err.Error() != want {
 		t.Errorf("err = %v", err)
+	}
+	strange := filepath.Join(s.dir, "$(touch x); 'it'")
+	if err := os.Mkdir(strange, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.hello("uname GNU\ntmp " + strange + "\n")
+	var out bytes.Buffer
+	text := "dirname \"$0\" | sed 's/hurd-qemu-action.*//'"
+	if _, err := dialed(t, o).RunScript(t.Context(), Script{Text: text}, &out, nil); err != nil || out.String() != strange+"/\n" {
+		t.Errorf("%q, %v", &out, err)
 	}
 }
 
@@ -361,10 +367,13 @@ func TestRunScriptGuestDeaf(t *testing.T) {
 	hang := make(chan struct{})
 	t.Cleanup(func() { close(hang) })
 	s.command = func(line string, ch sshChannel) (uint32, bool) {
-		if !strings.Contains(line, "run.sh") && !strings.Contains(line, "stop.sh") || strings.Contains(line, "setup") {
+		if !strings.Contains(line, "/run.sh") && !strings.Contains(line, "stop.sh") {
 			return 0, false
 		}
-		_, _ = ch.Write([]byte("x"))
+		if _, dir, ok := strings.Cut(line, "set -- '"); ok && strings.Contains(line, "ready") {
+			dir, _, _ = strings.Cut(dir, "'")
+			_, _ = ch.Write([]byte("\n" + dir + "\nx"))
+		}
 		<-hang
 		return 0, true
 	}

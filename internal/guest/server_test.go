@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,7 +52,7 @@ func newServer(t *testing.T) *sshServer {
 	dir := t.TempDir()
 	s := &sshServer{
 		t: t, hostKey: mustKey(t, "host"), client: mustKey(t, "client"), dir: dir,
-		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "LC_ALL=C"},
+		env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "LC_ALL=C", "SHELL=/bin/sh"},
 	}
 	s.setHostKey(s.hostKey)
 	t.Cleanup(s.stop)
@@ -249,6 +251,30 @@ func (s *sshServer) status(ch ssh.Channel, err error) {
 	default:
 		s.report(ch, uint32(ws.ExitStatus()))
 	}
+}
+
+// idle waits until no process of a command lives.
+func (s *sshServer) idle() {
+	s.t.Helper()
+	s.mu.Lock()
+	groups := s.groups
+	s.mu.Unlock()
+	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
+		alive := slices.ContainsFunc(groups, func(pid int) bool { return syscall.Kill(-pid, 0) == nil })
+		if !alive {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("a command still runs")
+		}
+	}
+}
+
+// connections is how many there were.
+func (s *sshServer) connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
 }
 
 // drop ends every connection.

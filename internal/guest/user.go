@@ -52,7 +52,7 @@ func (c *Client) EnsureUser(ctx context.Context, name string) (User, error) {
 	}
 	var out, diag bounded
 	status, err := c.Run(ctx, Command{
-		Line: "exec sh -c " + quoteAll(compact(userScript), "user", name), Stdout: &out, Stderr: &diag,
+		Script: userScript, Args: []string{name}, Stdout: &out, Stderr: &diag,
 	})
 	if err != nil {
 		return User{}, fmt.Errorf("looking up the user %s in the guest: %w", name, err)

@@ -298,9 +298,8 @@ func TestEnsureUserReally(t *testing.T) {
 
 // dialedBare dials a server whose commands have no uname.
 func dialedBare(t *testing.T, s *sshServer) *Client {
-	o := s.listen()
-	o.Probe = "echo bare"
-	return dialed(t, o)
+	s.hello("uname bare\ntmp " + s.dir + "\n")
+	return dialed(t, s.listen())
 }
 
 func checkEnsureUser(t *testing.T, c *Client, want User, why string) {

@@ -111,7 +111,7 @@ func (r *run) fetchOutside(patterns []string) fetcher {
 		defer func() { _ = errors.Join(f.Close(), os.Remove(file)) }() // the run directory goes as a whole later
 		diag := &process.Tail{Limit: 1 << 10}
 		status, err := r.client.Run(ctx, guest.Command{
-			Line: guest.ScriptLine(outsideScript, patterns...), Stdout: &bounded{w: f, left: int64(r.config.WorkspaceSize)}, Stderr: diag,
+			Script: outsideScript, Args: patterns, Stdout: &bounded{w: f, left: int64(r.config.WorkspaceSize)}, Stderr: diag,
 		})
 		if err == nil && status.Code > 1 {
 			err = fmt.Errorf("%s: the command in the guest %s: %s", strings.Join(patterns, " "), status, actions.Printable(strings.TrimSpace(diag.String())))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -199,7 +200,8 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 	out, _ := r.Log.Guest()
 	last := make(chan string, consoleBacklog)
 	r.consoleLines = last
-	saw := r.meter.boot.Saw
+	r.hint = make(chan struct{}, 1)
+	saw := r.seeBoot(r.meter.boot.Saw, r.hint)
 	c := console.New(m.Console(), console.Options{
 		Log:       r.serial,
 		OnPartial: func(l console.Line) { saw(l.Time, l.Text) },
@@ -240,6 +242,34 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 
 // redrawWidth keeps the line that shows a boot on one line of a terminal.
 const redrawWidth = 72
+
+// nearSSH is what the console says when an SSH server starts, or when all of
+// them have: init's scripts name it, and a getty comes last.
+var nearSSH = regexp.MustCompile(`(?i)\b(?:sshd|ssh server|secure shell|dropbear)\b|\blogin(?:>|:)`)
+
+// hintsMost is how many lines of a boot have an SSH server asked at once: some
+// count attempts that come to nothing.
+const hintsMost = 6
+
+// seeBoot gives each line of the console, as far as it has come, to the metrics,
+// and hints to whoever dials the guest. It is called by one goroutine at a time.
+func (r *run) seeBoot(saw func(time.Time, string), hint chan<- struct{}) func(time.Time, string) {
+	hints, last := 0, ""
+	return func(at time.Time, text string) {
+		saw(at, text)
+		if r.ready.Load() || hints == hintsMost || !nearSSH.MatchString(text) {
+			return
+		}
+		if last != "" && strings.HasPrefix(text, last) {
+			return // the same line, a bit longer
+		}
+		hints, last = hints+1, text
+		select {
+		case hint <- struct{}{}:
+		default: // nobody has taken the last one yet
+		}
+	}
+}
 
 // showBooting shows a line of the console while the guest boots: all of them in
 // a folded group of a job's log, the last one to a person at a terminal.
@@ -289,7 +319,7 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 		pinned = keys
 		r.keys.pinned = keys // debug tells them to people
 	}
-	return r.dial(ctx, m, pinned)
+	return r.dial(ctx, m, pinned, nil)
 }
 
 // dialAgain connects to a guest whose connection was closed.
@@ -297,13 +327,14 @@ func (r *run) dialAgain(ctx context.Context) error {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	boot, took := r.result.Boot, r.result.SSH
-	err := r.dial(ctx, r.machine, r.keys.pinned)
+	err := r.dial(ctx, r.machine, r.keys.pinned, nil)
 	r.result.Boot, r.result.SSH = boot, took
 	return err
 }
 
-// dial connects to the guest until a command has run there.
-func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey) error {
+// dial connects to the guest until a command has run there, which gives it our
+// time, and the beginnings of files that a restored guest needs.
+func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey, renew []guest.Beginning) error {
 	port, err := m.ForwardedPort(ctx, r.config.SSHPort)
 	if err != nil {
 		return err
@@ -313,7 +344,8 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey)
 		Addr: fmt.Sprintf("127.0.0.1:%d", port), User: r.config.SSHUser,
 		Signer: r.keys.signer, HostKeys: pinned,
 		Emulated: r.accel.Accel == qemu.AccelTCG, Silence: paceOf(r.accel.Accel).deaf,
-		OnAnswer: func() { boot.Answered(time.Now()) },
+		LoginShell: r.loginShell, Greeting: guest.Greeting{SetClock: true, Renew: renew},
+		OnAnswer: func() { boot.Answered(time.Now()) }, Hint: r.hint,
 	})
 	if err != nil {
 		return err
@@ -330,7 +362,10 @@ func (r *run) haveClient(client *guest.Client) {
 	r.ready.Store(true)
 	r.readyAt = time.Now()
 	r.result.Boot = r.readyAt.Sub(r.started)
-	r.result.Uname = client.Uname()
+	r.loginShell = client.LoginShell()
+	if uname := client.Uname(); uname != "" { // else it is what it was when it was saved
+		r.result.Uname = uname
+	}
 	r.meter.boot.Ready(r.readyAt)
 	if !r.overConsole() {
 		r.meter.clients = append(r.meter.clients, client)

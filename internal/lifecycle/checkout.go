@@ -238,7 +238,7 @@ func (r *run) transferFailure(ctx context.Context, title string, err error, advi
 // inGuest runs one of our scripts in the guest and returns the end of what it printed.
 func (r *run) inGuest(ctx context.Context, s workspace.GuestScript) (string, error) {
 	out, diag := &process.Tail{Limit: 4 << 10}, &process.Tail{Limit: 1 << 10}
-	status, err := r.client.Run(ctx, guest.Command{Line: guest.ScriptLine(s.Text, s.Args...), Stdout: out, Stderr: diag})
+	status, err := r.client.Run(ctx, guest.Command{Script: s.Text, Args: s.Args, Stdout: out, Stderr: diag})
 	if err != nil {
 		return "", err
 	}
@@ -340,7 +340,7 @@ func (r *run) streamIn(ctx context.Context, owner workspace.Owner) error {
 	}()
 	out, diag := &process.Tail{Limit: 1 << 10}, &process.Tail{Limit: 1 << 10}
 	status, err := r.client.Run(ctx, guest.Command{
-		Line: guest.ScriptLine(unpackScript, workspace.GuestPath, name), Stdin: pr, Stdout: out, Stderr: diag,
+		Script: unpackScript, Args: []string{workspace.GuestPath, name}, Stdin: pr, Stdout: out, Stderr: diag,
 	})
 	_ = pr.CloseWithError(errors.New("the guest's tar has ended")) // never fails
 	copyErr := <-copied
@@ -360,7 +360,7 @@ func (r *run) streamIn(ctx context.Context, owner workspace.Owner) error {
 }
 
 func (r *run) hasGNUTar(ctx context.Context) bool {
-	status, err := r.client.Run(ctx, guest.Command{Line: guest.ScriptLine(`case $(tar --version 2>/dev/null) in *GNU*) ;; *) exit 1 ;; esac`)})
+	status, err := r.client.Run(ctx, guest.Command{Script: `case $(tar --version 2>/dev/null) in *GNU*) ;; *) exit 1 ;; esac`})
 	return err == nil && status.Code == 0
 }
 

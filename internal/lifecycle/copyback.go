@@ -315,7 +315,7 @@ func (r *run) receive(ctx context.Context, changes *workspace.Changes, names io.
 	sent := make(chan error, 1)
 	go func() {
 		status, err := r.client.Run(ctx, guest.Command{
-			Line: guest.ScriptLine(sendScript, workspace.GuestPath), Stdin: names, Stdout: pw, Stderr: diag,
+			Script: sendScript, Args: []string{workspace.GuestPath}, Stdin: names, Stdout: pw, Stderr: diag,
 		})
 		if err == nil && status.Code > 1 { // 1: a file changed while it was read
 			err = fmt.Errorf("sending the workspace: tar in the guest %s: %s", status, actions.Printable(strings.TrimSpace(diag.String())))
@@ -393,7 +393,7 @@ func (r *run) spool(ctx context.Context, file string, limit int64, script string
 	}
 	diag := &process.Tail{Limit: 1 << 10}
 	status, err := r.client.Run(ctx, guest.Command{
-		Line: guest.ScriptLine(script, args...), Stdout: &bounded{w: f, left: limit}, Stderr: diag,
+		Script: script, Args: args, Stdout: &bounded{w: f, left: limit}, Stderr: diag,
 	})
 	if err == nil && status.Code != 0 {
 		err = fmt.Errorf("the command in the guest %s: %s", status, actions.Printable(strings.TrimSpace(diag.String())))

@@ -86,7 +86,7 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	}
 	var saver saverNote
 	_ = json.Unmarshal(entry.Manifest.Guest, &saver) // a machine saved by an earlier version has less to tell
-	r.commands.past = saver.Commands
+	r.commands.past, r.loginShell = saver.Commands, saver.Shell
 	m, err := r.startSaved(ctx, entry)
 	allowed.machine.Store(m)
 	if err := errors.Join(<-sound, err); err != nil {
@@ -98,11 +98,8 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 		}
 		return "", errors.Join(err, r.dismiss(ctx, m))
 	}
-	r.result.Snapshot, r.result.Attempts = stateRestored, 1
+	r.result.Snapshot, r.result.Attempts, r.result.Uname = stateRestored, 1, saver.Uname
 	r.meter.restored = entry.Manifest.Data()
-	if saver.Uname != "" && saver.Uname != r.result.Uname {
-		r.Log.Printf("It was saved as %s", saver.Uname)
-	}
 	return fmt.Sprintf("SSH after %s, saved %s", actions.Seconds(r.result.Boot), entry.Manifest.Created.Format(time.RFC3339)), nil
 }
 
@@ -125,42 +122,51 @@ func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
 // startSaved starts a QEMU that waits for the entry's state, on a fresh overlay
 // and with a workspace of its own.
 func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Machine, error) {
+	memory := make(chan memoryCopy, 1)
+	go func() { memory <- r.copyMemory(ctx, entry.Path(snapshot.RAM)) }()
 	overlay, err := r.emptyOverlay(ctx, "restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
-	if err != nil {
+	private := <-memory
+	defer private.close() // QEMU has its own hold of it
+	if err := errors.Join(err, private.err); err != nil {
 		return nil, err
 	}
 	r.overlayPath, r.savedOverlay = overlay, entry.Path(snapshot.Disk)
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: entry.Path(snapshot.Disk), Format: "qcow2", Base: r.baseImage()}})
 	s.Incoming = "defer"
 	s.RAM = &qemu.RAM{Path: entry.Path(snapshot.RAM), ReadOnly: true}
-	if !r.features.PrivateRAM {
-		memory, err := r.copyMemory(ctx, entry.Path(snapshot.RAM))
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = memory.Close() }() // QEMU has its own hold of it
-		s.RAM = &qemu.RAM{Path: descriptorPath(memory)}
+	if private.file != nil {
+		s.RAM = &qemu.RAM{Path: descriptorPath(private.file)}
 	}
 	return r.launch(ctx, s)
 }
 
+// memoryCopy is a private copy of a saved memory. No file: none is needed.
+type memoryCopy struct {
+	file *os.File
+	err  error
+}
+
+func (m memoryCopy) close() {
+	if m.file != nil {
+		_ = m.file.Close() // it is of no use any more
+	}
+}
+
 // copyMemory makes a private copy of the saved memory, for a QEMU that could
 // else write to the file that other machines start from.
-func (r *run) copyMemory(ctx context.Context, path string) (*os.File, error) {
+func (r *run) copyMemory(ctx context.Context, path string) (c memoryCopy) {
+	if r.features.PrivateRAM {
+		return c
+	}
 	saved, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return memoryCopy{err: err}
 	}
 	defer func() { _ = saved.Close() }() // it was only read
-	memory, err := memoryFile(0)
-	if err != nil {
-		return nil, err
+	if c.file, c.err = memoryFile(0); c.err == nil {
+		c.err = snapshot.CopySparse(ctx, c.file, saved)
 	}
-	if err := snapshot.CopySparse(ctx, memory, saved); err != nil {
-		_ = memory.Close() // it is of no use
-		return nil, err
-	}
-	return memory, nil
+	return c
 }
 
 // resume loads the state, lets the guest go on and makes it this run's own.
@@ -188,11 +194,22 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry
 			r.keys = fresh
 		}
 	}()
-	r.keys.signer, r.keys.pinned = login.signer, login.pinned
-	if err := r.dial(ctx, m, r.keys.pinned); err != nil {
+	// The keys of the saved machine, which others may know, are replaced before
+	// anything else is done in the guest.
+	contents, err := provision.Contents(*r.disk.manifest.Prepared, provision.Keys{Authorized: []string{fresh.login}, Host: fresh.host})
+	if err != nil {
 		return err
 	}
-	return r.renew(ctx, fresh)
+	files := make([]guest.Beginning, len(contents))
+	for i, c := range contents {
+		files[i] = guest.Beginning{File: c.File, Data: c.Data}
+	}
+	r.keys.signer, r.keys.pinned = login.signer, login.pinned
+	if err := r.dial(ctx, m, r.keys.pinned, files); err != nil {
+		return err
+	}
+	r.keys, r.rekeying.need = fresh, true
+	return nil
 }
 
 // login is how a saved guest is reached.
@@ -215,26 +232,4 @@ func readLogin(l snapshot.Login) (login, error) {
 		out.pinned = append(out.pinned, key)
 	}
 	return out, nil
-}
-
-// renew replaces the keys of the saved machine, which others may know, by those
-// of this run, before anything else is done in the guest.
-func (r *run) renew(ctx context.Context, fresh keys) error {
-	contents, err := provision.Contents(*r.disk.manifest.Prepared, provision.Keys{Authorized: []string{fresh.login}, Host: fresh.host})
-	if err != nil {
-		return err
-	}
-	files := make([]guest.Beginning, len(contents))
-	for i, c := range contents {
-		files[i] = guest.Beginning{File: c.File, Data: c.Data}
-	}
-	clock, err := r.client.Renew(ctx, time.Now(), files)
-	if err != nil {
-		return err
-	}
-	if !clock {
-		r.Log.Annotate(actions.Warning, "The guest's clock was not set", "date in the guest refused the time")
-	}
-	r.keys, r.clockSet, r.rekeying.need = fresh, true, true
-	return nil
 }

@@ -128,15 +128,17 @@ type run struct {
 	shellUser string                 // who is logged in on the console, with transport: serial
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
-	overlayPath  string // of the machine that runs
-	savedOverlay string // below it, of a machine that was restored; empty: there is none
+	hint         chan struct{} // the console has named an SSH server
+	overlayPath  string        // of the machine that runs
+	savedOverlay string        // below it, of a machine that was restored; empty: there is none
 	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had
 	client       *guest.Client
+	loginShell   string // of the guest's user, when it is known
 
 	rekeying rekeying
-	clockSet bool // since the machine was restored
+	clockOf  *guest.Client // the connection whose setting of the clock was told
 	warm     warm
 	// impatient changes how patient we are with the cache; nil outside tests.
 	impatient func(*results.Service)

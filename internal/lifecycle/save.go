@@ -182,8 +182,9 @@ func (r *run) commit(ctx context.Context, draft *snapshot.Draft, m snapshot.Mani
 // saverNote is what a restored run wants to know without looking into the guest.
 type saverNote struct {
 	Uname    string
-	Commands []int `json:",omitempty"` // steps of on-console that were carried out, by their index
-	UserKey  bool  `json:",omitempty"` // the run that saved had a key of the user's, whose public half the guest knows
+	Shell    string `json:",omitempty"` // of whoever is logged in
+	Commands []int  `json:",omitempty"` // steps of on-console that were carried out, by their index
+	UserKey  bool   `json:",omitempty"` // the run that saved had a key of the user's, whose public half the guest knows
 }
 
 func (r *run) snapshotManifest() (snapshot.Manifest, error) {
@@ -191,7 +192,7 @@ func (r *run) snapshotManifest() (snapshot.Manifest, error) {
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}
-	note, err := json.Marshal(saverNote{Uname: r.result.Uname, Commands: r.commands.saved, UserKey: r.config.PrivateKey != nil})
+	note, err := json.Marshal(saverNote{Uname: r.result.Uname, Shell: r.loginShell, Commands: r.commands.saved, UserKey: r.config.PrivateKey != nil})
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}

@@ -123,19 +123,29 @@ const clockTime = 30 * time.Second
 
 // setClock gives the guest our time: an emulated machine drifts while it
 // boots, a restored one has the time of its saving, and make minds either.
+//
+// It was set when the guest was reached, a moment ago: what became of that is
+// told once.
 func (r *run) setClock(ctx context.Context) {
-	if r.clockSet {
-		return // a moment ago
+	if r.clockOf != r.client {
+		r.clockOf = r.client
+		r.tellClock(r.client.Clock())
+		return
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, clockTime, fmt.Errorf("the guest did not answer within %s", clockTime))
 	defer cancel()
-	skew, err := r.client.SetClock(limited, time.Now())
+	if skew, err := r.client.SetClock(limited); ctx.Err() == nil { // else the script will find out, and say why
+		r.tellClock(skew, err)
+	}
+}
+
+// tellClock says what is worth knowing of the setting of the clock. That a
+// restored guest had the time of its saving is not.
+func (r *run) tellClock(skew time.Duration, err error) {
 	switch {
-	case ctx.Err() != nil:
-		// The script will find out, and say why.
 	case err != nil:
 		r.Log.Annotate(actions.Warning, "The guest's clock was not set", err.Error())
-	case skew.Abs() >= 2*time.Second:
+	case skew.Abs() >= 2*time.Second && r.result.Snapshot != stateRestored:
 		r.Log.Printf("The guest's clock was off by %s and has been set.", skew.Round(time.Second))
 	}
 }

@@ -117,7 +117,7 @@ func (r *run) overShell(ctx context.Context, s *dialogue.Session) (*guest.Client
 		return nil, dialogueError{doing, err}
 	}
 	r.shellUser = sh.User()
-	client, err := guest.Over(ctx, sh, guest.Options{User: sh.User(), Silence: paceOf(r.accel.Accel).deaf})
+	client, err := guest.Over(ctx, sh, guest.Options{User: sh.User(), Silence: paceOf(r.accel.Accel).deaf, Greeting: guest.Greeting{SetClock: true}})
 	if err != nil {
 		return nil, dialogueError{doing, err}
 	}

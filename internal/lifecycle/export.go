@@ -32,10 +32,18 @@ func (r *run) export(ctx context.Context) (string, error) {
 	}
 	size, err := r.writeImage(ctx)
 	if err != nil {
-		return "", fail(Internal, "The disk could not be exported", err, "Make sure that the workspace and "+r.Host.Temp+" have space for the disk.")
+		return "", exportFailure(err, r.Host.Temp)
 	}
 	r.Log.Printf("The disk is in %s, %s", r.config.ImageOutput, size.Human())
 	return size.Human(), nil
+}
+
+// exportFailure explains why the disk was not written.
+func exportFailure(err error, temp string) error {
+	if e := cacheFault(Service, err); e != nil {
+		return e
+	}
+	return fail(Internal, "The disk could not be exported", err, "Make sure that the workspace and "+temp+" have space for the disk.")
 }
 
 // powerOff brings the guest down as its family needs it.
@@ -98,8 +106,10 @@ func nodeOf(format, path string, below *node) *node {
 // the images' headers may be those of another host.
 func (r *run) chain(ctx context.Context) (string, error) {
 	if d := r.remote.disk; d != nil {
-		if err := d.Ensure(ctx, 0, d.Size()); err != nil {
-			return "", err
+		if err := d.Ensure(ctx, 0, d.Size()); ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		} else if err != nil {
+			return "", r.remote.failed(err)
 		}
 	}
 	n := nodeOf(string(r.disk.base.Format), r.disk.base.Path, nil)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/org/hurd-qemu-action/internal/image/packed"
 	"github.com/org/hurd-qemu-action/internal/results/servicetest"
@@ -253,8 +256,8 @@ func testBootOnDemand(t *testing.T, w *servicetest.World, from *imageServer, run
 	}
 }
 
-// readAll reads the guest's disk, when it is told to.
-const readAll = "echo begin; sleep 1; cat /dev/[sh]d? >/dev/null; echo end"
+// readAll reads the guest's disk, when the host has closed the connection to its port.
+const readAll = "echo begin; nc 10.0.2.2 %d </dev/null; cat /dev/[sh]d? >/dev/null; echo end"
 
 // testLostOnDemand has the disk fail under a script: once because the entry is
 // gone, and once because it is damaged, which a later run does not meet again.
@@ -268,9 +271,20 @@ func testLostOnDemand(t *testing.T, w *servicetest.World, from *imageServer) {
 	}
 	lose := func(says string, spoil func()) {
 		t.Helper()
-		p := warmRun(t, t.TempDir(), readAll, from.job(w)...)
+		l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }() // it is of this one run
+		p := warmRun(t, t.TempDir(), fmt.Sprintf(readAll, l.Addr().(*net.TCPAddr).Port), from.job(w)...)
 		p.stdout.await(t, "\nbegin\n")
 		spoil()
+		if err := l.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if waits, err := l.Accept(); err != nil || waits.Close() != nil {
+			t.Fatalf("the script does not wait: %v\n%s", err, p.stdout)
+		}
 		status, out := p.wait(), p.outputs()
 		if status == 0 || out["result"] != "guest-lost" || out["snapshot"] != "restored" {
 			t.Errorf("status %d, %v\n%s", status, out, p.stdout)

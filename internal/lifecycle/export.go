@@ -25,6 +25,9 @@ const downTime = 2 * time.Minute
 // the file system clean, the keys of this run removed.
 func (r *run) export(ctx context.Context) (string, error) {
 	if err := r.powerOff(ctx); err != nil {
+		if e := diskFault(GuestLost, err); e != nil {
+			return "", e
+		}
 		return "", fail(GuestLost, "The guest did not come down", err, "The disk is not exported: its file system could be damaged.")
 	}
 	if err := r.machine.Stop(ctx); err != nil {
@@ -58,7 +61,25 @@ func (r *run) powerOff(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTime, fmt.Errorf("it took longer than %s", downTime))
 	defer cancel()
+	ctx, release := r.unlessFaulted(ctx)
+	defer release()
 	return r.client.PowerOff(ctx, family, guest.Witness{Lines: r.consoleLines, Exited: r.machine.Done()})
+}
+
+// unlessFaulted gives a context that ends when the machine stands still because
+// of a file of ours; that the machine ends is what is waited for.
+func (r *run) unlessFaulted(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched, release := r.machine.Context(ctx)
+	context.AfterFunc(watched, func() {
+		if fault := r.machine.Faulted(); fault != nil {
+			cancel(fault)
+		}
+	})
+	return ctx, func() {
+		cancel(nil)
+		release()
+	}
 }
 
 // writeImage flattens the overlay, cleans the file system and packs the disk.

@@ -134,7 +134,7 @@ func (c Command) snapshotList(store *snapshot.Store, asJSON bool) error {
 	for _, e := range list {
 		memory, base := "", e.Problem
 		if e.Manifest != nil {
-			memory, base = e.Manifest.Key.Memory.Human(), strings.TrimSpace(e.Manifest.Key.Base+" "+e.Problem)
+			memory, base = e.Manifest.Key.Memory.Human(), strings.TrimSpace(snapshot.Printable(e.Manifest.Key.Base)+" "+e.Problem)
 		}
 		if e.InUse {
 			base += " (in use)"

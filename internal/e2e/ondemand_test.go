@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/org/hurd-qemu-action/internal/image/packed"
 	"github.com/org/hurd-qemu-action/internal/results/servicetest"
@@ -187,6 +190,7 @@ func TestE2EOnDemand(t *testing.T) {
 		}
 	})
 	t.Run("lost", func(t *testing.T) { testLostOnDemand(t, w, from) })
+	t.Run("lost to an export", func(t *testing.T) { testExportLostOnDemand(t, w, from) })
 }
 
 // exporting is a run that exports its disk.
@@ -253,24 +257,68 @@ func testBootOnDemand(t *testing.T, w *servicetest.World, from *imageServer, run
 	}
 }
 
-// readAll reads the guest's disk, when it is told to.
-const readAll = "echo begin; sleep 1; cat /dev/[sh]d? >/dev/null; echo end"
+// onceLost runs a script in whose midst, after it has said begin, something is done
+// to its disk. A %s in it waits for that.
+func onceLost(t *testing.T, script string, lose func(), env ...string) *program {
+	t.Helper()
+	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }() // it is of this one run
+	wait := fmt.Sprintf("echo begin; nc 10.0.2.2 %d </dev/null", l.Addr().(*net.TCPAddr).Port)
+	p := exporting(warmRun(t, t.TempDir(), fmt.Sprintf(script, wait), env...))
+	p.stdout.await(t, "\nbegin\n")
+	lose()
+	if err := l.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if waits, err := l.Accept(); err != nil || waits.Close() != nil {
+		t.Fatalf("the script does not wait: %v\n%s", err, p.stdout)
+	}
+	return p
+}
+
+// newestDisk is the entry of a cache that a run would begin from.
+func newestDisk(w *servicetest.World) (key string, disk *servicetest.Blob) {
+	for k, b := range disks(w) {
+		if k > key && !strings.HasSuffix(k, "-retired") {
+			key, disk = k, b
+		}
+	}
+	return key, disk
+}
+
+// readLast has the guest read its disk when it goes down, and not before.
+const readLast = `%s; echo '::shutdown:cat /dev/[sh]d? >/dev/null' >/etc/inittab; kill -HUP 1`
+
+// testExportLostOnDemand has an export meet a damaged piece of the disk, which the
+// script had no need of: the entry is at fault, it is said at once, and is not met
+// again. (What meets it when the guest is down: TestExportMeetsDamage.)
+func testExportLostOnDemand(t *testing.T, w *servicetest.World, from *imageServer) {
+	key, disk := newestDisk(w)
+	p := onceLost(t, readLast, func() { spoilPieces(t, w, disk) }, from.job(w, "INPUT_IMAGE-OUTPUT=out/next.qcow2")...)
+	began := time.Now()
+	if status, out := p.wait(), p.outputs(); status != 125 || out["result"] != "guest-lost" || time.Since(began) > time.Minute {
+		t.Errorf("status %d after %s, %v\n%s", status, time.Since(began), out, p.stdout)
+	}
+	p.quiet(w)
+	has(t, "the log", p.stdout.String(), "::error title=The guest's disk cannot be read from the cache::", "The entry "+key+" of the cache is damaged")
+	before := from.asked.Load()
+	p = warmRun(t, t.TempDir(), "true", from.job(w)...)
+	p.ends("restored")
+	if has(t, "the log", p.stdout.String(), "was found to be damaged, and is replaced"); from.asked.Load() == before {
+		t.Error("the image was not asked for")
+	}
+}
 
 // testLostOnDemand has the disk fail under a script: once because the entry is
 // gone, and once because it is damaged, which a later run does not meet again.
 func testLostOnDemand(t *testing.T, w *servicetest.World, from *imageServer) {
-	var disk *servicetest.Blob
-	var key string
-	for k, b := range disks(w) {
-		if k > key {
-			disk, key = b, k
-		}
-	}
+	key, disk := newestDisk(w)
 	lose := func(says string, spoil func()) {
 		t.Helper()
-		p := warmRun(t, t.TempDir(), readAll, from.job(w)...)
-		p.stdout.await(t, "\nbegin\n")
-		spoil()
+		p := onceLost(t, "%s; cat /dev/[sh]d? >/dev/null; echo end", spoil, from.job(w)...)
 		status, out := p.wait(), p.outputs()
 		if status == 0 || out["result"] != "guest-lost" || out["snapshot"] != "restored" {
 			t.Errorf("status %d, %v\n%s", status, out, p.stdout)

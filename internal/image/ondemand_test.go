@@ -400,7 +400,11 @@ func TestIdentify(t *testing.T) {
 	if s.Has(t.Context(), id) {
 		t.Error("it is here before it is fetched")
 	}
+	site.requests()
 	b := mustObtain(t, s, address, Want{})
+	if got := site.requests(); got != "/dir/disk.img" {
+		t.Errorf("the list is fetched once more: %s", got)
+	}
 	if !s.Has(t.Context(), id) {
 		t.Error("it is not here after it was fetched")
 	}

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -23,12 +24,13 @@ const (
 // allowance is how long a machine may take to come back.
 type allowance struct {
 	limit, most time.Duration                // without and with the time that does not count
-	starved     func() time.Duration         // that time, so far
+	starved     func() time.Duration         // that time, so far, for want of a processor
+	waited      func() time.Duration         // and for the job's cache
 	machine     atomic.Pointer[qemu.Machine] // what the default of starved looks at
 }
 
 func restoreAllowance(limit time.Duration) *allowance {
-	p := &allowance{limit: limit, most: starvedTime}
+	p := &allowance{limit: limit, most: starvedTime, waited: func() time.Duration { return 0 }}
 	before := qemu.StarvedHere()
 	p.starved = func() time.Duration {
 		// Most of the time one waits for the other.
@@ -39,6 +41,30 @@ func restoreAllowance(limit time.Duration) *allowance {
 		return total
 	}
 	return p
+}
+
+// lateError is why a machine that did not come back within its allowance is
+// given up.
+type lateError struct{ within, waited time.Duration }
+
+func (e *lateError) Error() string {
+	text := fmt.Sprintf("no command ran over SSH within %s", e.within.Round(100*time.Millisecond))
+	if e.slowCache() {
+		text += fmt.Sprintf(", %s of which its disk was waited for", e.waited.Round(100*time.Millisecond))
+	}
+	return text
+}
+
+// slowCache tells whether the job's cache, from which the machine's disk comes,
+// was so slow that nothing is known of the machine.
+func (e *lateError) slowCache() bool { return e.waited >= starvedTime/2 }
+
+// caused puts the cause of a context's end before an error that came of it.
+func caused(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
 }
 
 // leastExtension is what is not worth waiting on for.
@@ -57,9 +83,10 @@ func (p *allowance) context(ctx context.Context) (context.Context, context.Cance
 				return
 			case <-timer.C:
 			}
-			more := min(p.starved(), p.most) - given
+			waited := p.waited()
+			more := min(p.starved()+waited, p.most) - given
 			if more < leastExtension {
-				cancel(fmt.Errorf("no command ran over SSH within %s", (p.limit + given).Round(100*time.Millisecond)))
+				cancel(&lateError{p.limit + given, waited})
 				return
 			}
 			given += more

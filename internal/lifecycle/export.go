@@ -25,6 +25,9 @@ const downTime = 2 * time.Minute
 // the file system clean, the keys of this run removed.
 func (r *run) export(ctx context.Context) (string, error) {
 	if err := r.powerOff(ctx); err != nil {
+		if e := diskFault(GuestLost, err); e != nil {
+			return "", e
+		}
 		return "", fail(GuestLost, "The guest did not come down", err, "The disk is not exported: its file system could be damaged.")
 	}
 	if err := r.machine.Stop(ctx); err != nil {
@@ -32,10 +35,18 @@ func (r *run) export(ctx context.Context) (string, error) {
 	}
 	size, err := r.writeImage(ctx)
 	if err != nil {
-		return "", fail(Internal, "The disk could not be exported", err, "Make sure that the workspace and "+r.Host.Temp+" have space for the disk.")
+		return "", exportFailure(err, r.Host.Temp)
 	}
 	r.Log.Printf("The disk is in %s, %s", r.config.ImageOutput, size.Human())
 	return size.Human(), nil
+}
+
+// exportFailure explains why the disk was not written.
+func exportFailure(err error, temp string) error {
+	if e := cacheFault(Service, err); e != nil {
+		return e
+	}
+	return fail(Internal, "The disk could not be exported", err, "Make sure that the workspace and "+temp+" have space for the disk.")
 }
 
 // powerOff brings the guest down as its family needs it.
@@ -50,7 +61,25 @@ func (r *run) powerOff(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTime, fmt.Errorf("it took longer than %s", downTime))
 	defer cancel()
+	ctx, release := r.unlessFaulted(ctx)
+	defer release()
 	return r.client.PowerOff(ctx, family, guest.Witness{Lines: r.consoleLines, Exited: r.machine.Done()})
+}
+
+// unlessFaulted gives a context that ends when the machine stands still because
+// of a file of ours; that the machine ends is what is waited for.
+func (r *run) unlessFaulted(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched, release := r.machine.Context(ctx)
+	context.AfterFunc(watched, func() {
+		if fault := r.machine.Faulted(); fault != nil {
+			cancel(fault)
+		}
+	})
+	return ctx, func() {
+		cancel(nil)
+		release()
+	}
 }
 
 // writeImage flattens the overlay, cleans the file system and packs the disk.
@@ -98,8 +127,10 @@ func nodeOf(format, path string, below *node) *node {
 // the images' headers may be those of another host.
 func (r *run) chain(ctx context.Context) (string, error) {
 	if d := r.remote.disk; d != nil {
-		if err := d.Ensure(ctx, 0, d.Size()); err != nil {
-			return "", err
+		if err := d.Ensure(ctx, 0, d.Size()); ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		} else if err != nil {
+			return "", r.remote.failed(err)
 		}
 	}
 	n := nodeOf(string(r.disk.base.Format), r.disk.base.Path, nil)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/console"
@@ -106,17 +108,26 @@ func diskFault(kind Kind, errs ...error) error {
 		if !errors.As(err, &fault) {
 			continue
 		}
-		var remote *remoteError
-		if errors.As(err, &remote) {
-			return fail(kind, "The guest's disk cannot be read from the cache", err, "Run the job again. If it happens again, delete the entry "+
-				remote.key+" of the cache (gh cache delete), or set image-cache: off.")
+		if e := cacheFault(kind, err); e != nil {
+			return e
 		}
-		if fault.NoSpace {
+		if fault.NoSpace || errors.Is(err, unix.ENOSPC) {
 			return fail(kind, "The host's disk is full", err, "Free space where temporary files are kept (RUNNER_TEMP, else TMPDIR), or write less in the guest.")
 		}
 		return fail(kind, "The guest's disk cannot be used", err, "Look at the host's disk, and at the image file.")
 	}
 	return nil
+}
+
+// cacheFault recognizes a disk that could not be read from the job's cache. That
+// there was no room for what came from there is another matter.
+func cacheFault(kind Kind, err error) error {
+	var remote *remoteError
+	if !errors.As(err, &remote) || errors.Is(err, unix.ENOSPC) {
+		return nil
+	}
+	return fail(kind, "The guest's disk cannot be read from the cache", err, "Run the job again. If it happens again, delete the entry "+
+		remote.key+" of the cache (gh cache delete), or set image-cache: off.")
 }
 
 // activityTime bounds the question what a machine has done, which a machine

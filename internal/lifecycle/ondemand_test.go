@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/hurd-qemu-action/internal/image"
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
@@ -178,7 +180,6 @@ func TestDiskNotFromCache(t *testing.T) {
 		"another one": {spoil: func(_ *servicetest.World, b *servicetest.Blob) {
 			b.Data = []byte("something else, and long enough for it")
 		}, says: "not a packed disk", replace: true},
-		"retired":  {spoil: func(_ *servicetest.World, b *servicetest.Blob) { b.Data = []byte(retired) }, says: "was found to be damaged", replace: true},
 		"contents": {digest: strings.Repeat("0", 64), says: "the packed disk is that of another image", replace: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,29 +224,122 @@ func spoilt(data []byte, at int) []byte {
 	return data
 }
 
-// TestDiskIsRetired has a disk fail while a guest runs from it.
-func TestDiskIsRetired(t *testing.T) {
-	w, p := servicetest.New(t), publishImage(t)
-	first, _, _ := p.run(t, w)
+// damagedDisk gives a run whose disk is in the cache, where a piece of it was
+// damaged after it was opened, and the run that has put it there.
+func (p *imageSite) damagedDisk(t *testing.T, w *servicetest.World) (r, first *run, log *strings.Builder) {
+	t.Helper()
+	first, _, _ = p.run(t, w)
 	p.prepared(t, first, "")
 	shares(t, first)
-	r, log, _ := p.run(t, w)
+	r, log, _ = p.run(t, w)
 	if !find(t, r) {
 		t.Fatalf("it is not found\n%s", log)
 	}
 	for _, b := range w.Entries {
 		b.Data = spoilt(b.Data, len(b.Data)-5)
 	}
+	return r, first, log
+}
+
+// markers are the entries of a cache that say that there is none.
+func markers(w *servicetest.World) (n int) {
+	w.Mu.Lock()
+	defer w.Mu.Unlock()
+	for id := range w.Entries {
+		if isRetired(id) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestDiskIsRetired has a disk fail while a guest runs from it.
+func TestDiskIsRetired(t *testing.T) {
+	w, p := servicetest.New(t), publishImage(t)
+	r, first, log := p.damagedDisk(t, w)
 	err := served{r.remote.disk, &r.remote}.ReadAt(t.Context(), make([]byte, 10), 2<<20)
 	if !errors.Is(err, image.ErrPacked) || !r.remote.isDamaged() || r.remote.broken() == nil {
 		t.Errorf("reading a damaged piece: %v", err)
 	}
-	r.awaitDisk(t.Context())
-	if entries(w) != 2 || !strings.Contains(log.String(), "is damaged; a later run makes another one") {
+	r.retireDisk(t.Context())
+	r.retireDisk(t.Context()) // the second time it is done
+	if entries(w) != 2 || markers(w) != 1 || !strings.Contains(log.String(), "is damaged; a later run makes another one") {
 		t.Errorf("%d entries\n%s", entries(w), log)
 	}
 	next, log, _ := p.run(t, w)
-	if find(t, next) || !next.remote.spoiled {
+	if find(t, next) || !next.remote.spoiled || !strings.Contains(log.String(), "was found to be damaged, and is replaced") {
 		t.Errorf("it is found again\n%s", log)
+	}
+	if next.retireDisk(t.Context()); entries(w) != 2 {
+		t.Error("what is retired is retired once more")
+	}
+	shares(t, first) // a run that has the disk, and needs no cache
+	if first.retireDisk(t.Context()); entries(w) != 3 || markers(w) != 1 {
+		t.Errorf("%d entries: what is retired is not replaced", entries(w))
+	}
+	if last, log, _ := p.run(t, w); !find(t, last) || last.remote.disk == nil {
+		t.Errorf("what has replaced it is not found\n%s", log)
+	}
+}
+
+// TestReplacedDiskIsRetired has runs that went on from the image where it is
+// published, as what the cache has is damaged: it is not found a second time,
+// whatever became of what was to replace it.
+func TestReplacedDiskIsRetired(t *testing.T) {
+	for name, tc := range map[string]struct {
+		share   func(t *testing.T, w *servicetest.World, r *run)
+		markers int
+	}{
+		"replaced":    {share: func(t *testing.T, _ *servicetest.World, r *run) { shares(t, r) }},
+		"not reached": {share: func(*testing.T, *servicetest.World, *run) {}, markers: 1},
+		"too large": {share: func(t *testing.T, _ *servicetest.World, r *run) {
+			r.config.SnapshotMaxSize = 100
+			shares(t, r)
+		}, markers: 1},
+		"not taken": {share: func(t *testing.T, w *servicetest.World, r *run) {
+			w.Fail("CreateCacheEntry", several(cacheTries, brokenCache)...)
+			shares(t, r)
+		}, markers: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, p := servicetest.New(t), publishImage(t)
+			r, _, log := p.damagedDisk(t, w)
+			r.remote.fault(served{r.remote.disk, &r.remote}.ReadAt(t.Context(), make([]byte, 10), 2<<20))
+			d := &r.remote
+			if err := d.close(); err != nil {
+				t.Fatal(err)
+			}
+			d.disk, d.err, d.spoiled = nil, nil, d.damaged // as replaceRemote
+			p.prepared(t, r, "")
+			tc.share(t, w, r)
+			r.retireDisk(t.Context())
+			if got := markers(w); got != tc.markers || entries(w) != 2 {
+				t.Errorf("%d markers in %d entries\n%s", got, entries(w), log)
+			}
+		})
+	}
+}
+
+// TestExportMeetsDamage exports a disk of which a piece in the cache is damaged:
+// the entry is at fault, and not the host's space.
+func TestExportMeetsDamage(t *testing.T) {
+	w, p := servicetest.New(t), publishImage(t)
+	r, _, log := p.damagedDisk(t, w)
+	_, err := r.writeImage(t.Context())
+	var e *Error
+	if !errors.As(exportFailure(err, "/tmp"), &e) || e.Kind != Service || e.Title != "The guest's disk cannot be read from the cache" ||
+		!strings.Contains(strings.Join(e.Advice, " "), "delete the entry "+r.remote.key) || !errors.Is(e, image.ErrPacked) {
+		t.Errorf("%+v", e)
+	}
+	if r.retireDisk(t.Context()); markers(w) != 1 {
+		t.Errorf("the entry is not retired\n%s", log)
+	}
+	if !errors.As(exportFailure(unix.ENOSPC, "/tmp"), &e) || !strings.Contains(strings.Join(e.Advice, " "), "/tmp have space") {
+		t.Errorf("%+v", e)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(Interrupt{})
+	if _, err := r.writeImage(ctx); !errors.As(err, new(Interrupt)) {
+		t.Errorf("an export that is canceled: %v", err)
 	}
 }

@@ -24,14 +24,10 @@ func (r *run) published() []string {
 	if r.config.SnapshotFrom != "" {
 		return []string{r.config.SnapshotFrom}
 	}
-	if r.source.Kind != image.KindPreset {
-		return nil
+	if p := r.disk.base.Preset; p != nil {
+		return p.Snapshots
 	}
-	p, err := image.FindPreset(r.source.Name, r.config.Arch)
-	if err != nil {
-		return nil // obtaining the image has failed before
-	}
-	return p.Snapshots
+	return nil
 }
 
 // checkPublished finds out whether snapshot-from can be one.
@@ -39,52 +35,72 @@ func (r *run) checkPublished() error {
 	if r.config.SnapshotFrom == "" {
 		return nil
 	}
-	ref, err := registry.Parse(r.config.SnapshotFrom)
-	if err == nil && ref.Digest == "" {
-		err = fmt.Errorf("%q: %w: anything could be behind it; write it as snapshot push has printed it, with @sha256: at its end", ref, registry.ErrUnpinned)
-	}
-	if err != nil {
+	if _, err := parsePinned(r.config.SnapshotFrom); err != nil {
 		return fmt.Errorf("snapshot-from: %w", err)
 	}
 	return nil
 }
 
+// parsePinned reads a reference that says what is behind it.
+func parsePinned(text string) (registry.Reference, error) {
+	ref, err := registry.Parse(text)
+	if err == nil && ref.Digest == "" {
+		err = fmt.Errorf("%q: %w: anything could be behind it; write it as snapshot push has printed it, with @sha256: at its end", ref, registry.ErrUnpinned)
+	}
+	return ref, err
+}
+
 // pullPublished brings a published machine that fits this run into the store.
-// That there is none that fits is snapshot.ErrMiss.
+// That there is none that fits is snapshot.ErrMiss; what can't be had is an
+// error only when no other one is there.
 func (r *run) pullPublished(ctx context.Context) (*snapshot.Entry, error) {
+	var failed error
 	for _, text := range r.published() {
-		ref, err := registry.Parse(text)
-		if err != nil {
-			return nil, err
-		}
 		var entry *snapshot.Entry
-		err = r.step(ctx, "Pull saved machine", func(ctx context.Context) (note string, err error) {
-			ctx, cancel := context.WithTimeoutCause(ctx, publishedTime, fmt.Errorf("it took longer than %s", publishedTime))
-			defer cancel()
-			p := Pull{
-				Store: r.warm.store, Client: r.registry(), Progress: r.progress(),
-				Admission: snapshot.Admission{Wanted: r.warm.key.Usable(), MaxData: r.config.SnapshotMaxSize},
-			}
-			began := time.Now()
-			pulled, err := p.Do(ctx, ref)
-			if err != nil {
-				return "", err
-			}
-			entry, r.meter.downloaded = pulled.Entry, pulled.Size
-			return fmt.Sprintf("%s in %s", pulled.Size.Human(), actions.Seconds(time.Since(began))), nil
+		err := r.step(ctx, "Pull saved machine", func(ctx context.Context) (note string, err error) {
+			entry, note, err = r.pull(ctx, text)
+			return note, err
 		})
 		switch {
 		case err == nil:
+			if failed != nil {
+				r.Log.Printf("Passed over: %v", failed)
+			}
 			return entry, nil
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
 		case errors.Is(err, snapshot.ErrIncompatible) && r.config.SnapshotFrom != "":
 			r.warn("The published machine is not for this run", err.Error()+"; the machine is booted")
 		case errors.Is(err, snapshot.ErrIncompatible):
 			r.Log.Printf("%v", err)
 		default:
-			return nil, err
+			failed = errors.Join(failed, err)
 		}
 	}
+	if failed != nil {
+		return nil, failed
+	}
 	return nil, snapshot.ErrMiss
+}
+
+func (r *run) pull(ctx context.Context, text string) (*snapshot.Entry, string, error) {
+	ref, err := parsePinned(text)
+	if err != nil {
+		return nil, "", err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, publishedTime, fmt.Errorf("it took longer than %s", publishedTime))
+	defer cancel()
+	p := Pull{
+		Store: r.warm.store, Client: r.registry(), Progress: r.progress(),
+		Admission: snapshot.Admission{Wanted: r.warm.key.Usable(), MaxData: r.config.SnapshotMaxSize},
+	}
+	began := time.Now()
+	pulled, err := p.Do(ctx, ref)
+	if err != nil {
+		return nil, "", err
+	}
+	r.meter.downloaded = pulled.Size
+	return pulled.Entry, fmt.Sprintf("%s in %s", pulled.Size.Human(), actions.Seconds(time.Since(began))), nil
 }
 
 // registry is the client for published machines. Its token is for GitHub's

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -17,7 +18,6 @@ import (
 	ociregistry "github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/org/hurd-qemu-action/internal/image"
-	"github.com/org/hurd-qemu-action/internal/platform"
 	"github.com/org/hurd-qemu-action/internal/registry"
 	"github.com/org/hurd-qemu-action/internal/snapshot"
 	"github.com/org/hurd-qemu-action/internal/units"
@@ -26,30 +26,44 @@ import (
 // TestPublishedTable holds that every published machine of the presets is named
 // by a digest.
 func TestPublishedTable(t *testing.T) {
-	for _, p := range image.Presets() {
+	for _, err := range unpinned(image.Presets()) {
+		t.Error(err)
+	}
+	// The table may be empty: that a mistake in it would be found is held here.
+	const digest = "@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	if got := unpinned([]image.Preset{{Snapshots: []string{"ghcr.io/o/n" + digest, "https://h.example/f" + digest}}}); len(got) > 0 {
+		t.Error(got)
+	}
+	if got := unpinned([]image.Preset{{}, {Snapshots: []string{"ghcr.io/o/n:latest", "o/n" + digest, "ghcr.io/o/n@sha256:00"}}}); len(got) != 3 {
+		t.Errorf("mistakes that were found: %v", got)
+	}
+}
+
+// unpinned lists what is wrong with the published machines of presets.
+func unpinned(presets []image.Preset) (problems []error) {
+	for _, p := range presets {
 		for _, text := range p.Snapshots {
-			if ref, err := registry.Parse(text); err != nil || ref.Digest == "" {
-				t.Errorf("%s: %q: %v", p.File, text, err)
+			if _, err := parsePinned(text); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", p.File, err))
 			}
 		}
 	}
+	return problems
 }
 
 func TestPublished(t *testing.T) {
 	r, _ := newRun()
-	r.source = image.Source{Kind: image.KindSelftest, Name: "selftest"}
 	if got := r.published(); got != nil {
 		t.Errorf("an image without a preset: %q", got)
 	}
-	r.config.SnapshotFrom = "ghcr.io/o/n@sha256:00"
+	r.config.SnapshotFrom, r.disk.base.Preset = "ghcr.io/o/n@sha256:00", &image.Preset{Snapshots: []string{"one"}}
 	if diff := cmp.Diff([]string{"ghcr.io/o/n@sha256:00"}, r.published()); diff != "" {
 		t.Error(diff)
 	}
 	r.config.SnapshotFrom = ""
-	r.source, r.config.Arch = image.Source{Kind: image.KindPreset, Name: "debian"}, platform.I386
-	p, err := image.FindPreset("debian", platform.I386)
-	if diff := cmp.Diff(p.Snapshots, r.published()); err != nil || diff != "" {
-		t.Errorf("%v\n%s", err, diff)
+	r.disk.base.Preset = &image.Preset{Snapshots: []string{"one", "two"}}
+	if diff := cmp.Diff([]string{"one", "two"}, r.published()); diff != "" {
+		t.Error(diff)
 	}
 	for text, says := range map[string]string{"": "", "ghcr.io/o/n:1": "it has no digest", "o/n": "not a published machine", "ghcr.io/o/n@sha256:" + strings.Repeat("0", 64): ""} {
 		r.config.SnapshotFrom = text
@@ -112,6 +126,55 @@ func smallEntry(t *testing.T, s *snapshot.Store) *snapshot.Entry {
 		t.Fatal(err)
 	}
 	return e
+}
+
+// TestPullPublished has a preset with several published machines, of which some
+// can't be had or do not fit: the first one that can be used is.
+func TestPullPublished(t *testing.T) {
+	server := httptest.NewServer(ociregistry.New(ociregistry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	ref, err := registry.Parse(host + "/a/b:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry := smallEntry(t, &snapshot.Store{Dir: t.TempDir()})
+	defer func() { _ = entry.Close() }() // it was only read
+	pinned, err := Push{Client: &registry.Client{}, Temp: t.TempDir()}.Do(t.Context(), entry, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, gone := pinned.String(), host+"/gone@sha256:"+strings.Repeat("0", 64)
+	other := smallKey()
+	other.Memory = 2 * units.MiB
+	for _, tc := range []struct {
+		name   string
+		list   []string
+		wanted snapshot.Key
+		says   string // in the error; empty: there is one
+		log    string
+	}{
+		{"the first", []string{good, gone}, smallKey(), "", ""},
+		{"the second", []string{gone, good}, smallKey(), "", "Passed over: looking at " + host + "/gone"},
+		{"a mistake in the table", []string{host + "/a/b:1", good}, smallKey(), "", "it has no digest"},
+		{"none can be had", []string{gone, gone}, smallKey(), "404 Not Found", ""},
+		{"one can't be had, one does not fit", []string{gone, good}, other, "404 Not Found", "its memory is"},
+		{"none fits", []string{good}, other, snapshot.ErrMiss.Error(), "its memory is"},
+		{"none", nil, smallKey(), snapshot.ErrMiss.Error(), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, log := newRun()
+			r.warm.store, r.warm.key = &snapshot.Store{Dir: filepath.Join(t.TempDir(), "store")}, tc.wanted
+			r.config.SnapshotMaxSize, r.disk.base.Preset = units.GiB, &image.Preset{Snapshots: tc.list}
+			got, err := r.pullPublished(t.Context())
+			if err == nil {
+				defer func() { _ = got.Close() }() // it was only looked at
+			}
+			if tc.says == "" && err != nil || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) || !strings.Contains(log.String(), tc.log) {
+				t.Errorf("error %v, want %q; log %q, want %q", err, tc.says, log, tc.log)
+			}
+		})
+	}
 }
 
 // TestPushAndPull brings an entry from one store through a registry into others.

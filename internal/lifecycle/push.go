@@ -25,11 +25,11 @@ func Contents(m *snapshot.Manifest) (facts, risks []string) {
 	}
 	facts = []string{
 		fmt.Sprintf("the guest's memory (%s, of which %s with its disk are not zeros), with whatever its programs had read and not forgotten", m.Key.Memory.Human(), m.Data().Human()),
-		"what the guest wrote to its disk; not the image below, " + m.Key.Base + ", which who uses it must have",
+		"what the guest wrote to its disk; not the image below, " + snapshot.Printable(m.Key.Base) + ", which who uses it must have",
 		"a key to log in with, which is of no use in a guest that was restored: it is replaced there before anything else",
 	}
 	if note.Uname != "" {
-		facts = append(facts, "the guest: "+note.Uname)
+		facts = append(facts, "the guest: "+snapshot.Printable(note.Uname))
 	}
 	if m.Key.Prepare != "" {
 		risks = append(risks, "a prepare script, user-data, console-script or qmp was carried out in it: whatever that fetched, was given or wrote is in it, and so are tokens and passwords that stand in it")

@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +42,9 @@ type remoteDisk struct {
 	err     error // why it can't be read any more
 	damaged bool  // a part of it is not what it should be
 
+	// replaced says that what is of no use is not the cache's newest entry any more.
+	replaced atomic.Bool
+
 	sharing  chan struct{} // closed when the local disk is in the cache, or is not; nil: it is not to be
 	shared   string        // what became of it; read after sharing is closed, like shareErr
 	shareErr error
@@ -69,8 +72,13 @@ func (r *run) diskPrefix() string {
 	return fmt.Sprintf("hurd-qemu-action-disk-v%d-%s-", image.PackedFormat, hex.EncodeToString(sum[:16]))
 }
 
-// retired is an entry that says that there is none.
-const retired = "hurd-qemu-action: the entry before this one is damaged\n"
+// An entry whose key ends so says that there is none: those before it are of no use.
+const (
+	retiredSuffix = "-retired"
+	retired       = "hurd-qemu-action: the entry before this one is damaged\n"
+)
+
+func isRetired(key string) bool { return strings.HasSuffix(key, retiredSuffix) }
 
 // diskCache is the cache in which prepared disks are kept, nil if it is not to be.
 func (r *run) diskCache() *results.Cache {
@@ -138,17 +146,18 @@ func (r *run) openRemote(ctx context.Context, store *image.Store, c *results.Cac
 	if err != nil {
 		return nil, manifest{}, err
 	}
+	if isRetired(hit.Key) {
+		r.Log.Printf("The disk in the cache was found to be damaged, and is replaced.")
+		r.remote.spoiled = true
+		r.remote.replaced.Store(true)
+		return nil, manifest{}, results.ErrMiss
+	}
+	r.remote.key = hit.Key
 	beginning := make([]byte, image.Beginning)
 	blob, n, err := c.Open(ctx, hit, 0, beginning)
 	if err != nil {
 		return nil, manifest{}, err
 	}
-	if bytes.Equal(beginning[:n], []byte(retired)) {
-		r.Log.Printf("The disk in the cache was found to be damaged, and is replaced.")
-		r.remote.spoiled = true
-		return nil, manifest{}, results.ErrMiss
-	}
-	r.remote.key = hit.Key
 	disk, err := store.OpenOnDemand(ctx, r.remote.identity, r.prepareKey(), filepath.Join(r.dir, "base.raw"), beginning[:n], blob)
 	if err != nil {
 		return nil, manifest{}, err
@@ -276,12 +285,18 @@ func (d *remoteDisk) note(err error) {
 	d.damaged = d.damaged || errors.Is(err, image.ErrPacked)
 }
 
+// failed remembers why a part of the disk can't be read, and says so.
+func (d *remoteDisk) failed(err error) error {
+	d.note(err)
+	return &remoteError{d.key, err}
+}
+
 // fault notes that the disk can't be read, before the machine is told.
 func (d *remoteDisk) fault(err error) {
-	d.note(err)
+	err = d.failed(err)
 	d.mu.Lock()
 	if d.err == nil {
-		d.err = &remoteError{d.key, err}
+		d.err = err
 	}
 	err = d.err
 	d.mu.Unlock()

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/config"
 	"github.com/org/hurd-qemu-action/internal/image"
@@ -100,6 +102,10 @@ func TestRemoteFault(t *testing.T) {
 	if !errors.As(diskFault(GuestLost, fault), &e) || e.Kind != GuestLost || e.Title != "The guest's disk cannot be read from the cache" ||
 		!strings.Contains(strings.Join(e.Advice, " "), "delete the entry the-key") || !strings.Contains(e.Error(), "it is gone") {
 		t.Errorf("it is explained as %+v", e)
+	}
+	fault.Err = &remoteError{"the-key", fmt.Errorf("keeping what was fetched: %w", unix.ENOSPC)}
+	if errors.As(diskFault(GuestLost, fault), &e); e.Title != "The host's disk is full" {
+		t.Errorf("that there is no room is explained as %+v", e)
 	}
 	if errors.As(diskFault(GuestLost, &qemu.FaultError{Reason: "x"}), &e); e.Title != "The guest's disk cannot be used" {
 		t.Errorf("another fault is explained as %+v", e)

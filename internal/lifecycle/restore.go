@@ -41,9 +41,9 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	if refused := (*commandError)(nil); errors.As(err, &refused) && !isKind(err, InputInvalid) {
 		err = refused.failure()
 	}
-	if r.remoteBroken() && ctx.Err() == nil {
+	if why := r.diskAtFault(err); why != "" && ctx.Err() == nil {
 		r.result.Snapshot = stateFailed
-		r.warn("The saved machine did not come back", errors.Join(err, entry.Close()).Error()+"; its disk, from the job's cache, is at fault: the machine is booted")
+		r.warn("The saved machine did not come back", errors.Join(err, entry.Close()).Error()+"; "+why+": the machine is booted, and the saved one is kept")
 		return false, nil
 	}
 	if ctx.Err() != nil || isKind(err, InputInvalid) { // which has nothing to do with the saved machine
@@ -56,6 +56,21 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	}
 	r.warn("The saved machine did not come back", text)
 	return false, nil
+}
+
+// diskAtFault says how the disk from the job's cache has kept a saved machine,
+// which may be sound, from coming back; empty: it has not.
+func (r *run) diskAtFault(err error) string {
+	var late *lateError
+	switch {
+	case errors.Is(err, snapshot.ErrDamaged):
+		return ""
+	case r.remoteBroken():
+		return "its disk, from the job's cache, is at fault"
+	case errors.As(err, &late) && late.slowCache():
+		return "its disk comes too slowly from the job's cache"
+	}
+	return ""
 }
 
 // findSaved looks for a saved machine in the store of this host, in the job's
@@ -74,8 +89,7 @@ func (r *run) findSaved(ctx context.Context) (*snapshot.Entry, error) {
 // restoreFrom starts a machine from an entry. When it fails, the machine is gone.
 func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note string, err error) {
 	allowed := restoreAllowance(r.restoreLimit())
-	starved := allowed.starved
-	allowed.starved = func() time.Duration { return starved() + r.remote.waited() }
+	allowed.waited = r.remote.waited
 	ctx, cancel := allowed.context(ctx)
 	defer cancel()
 	sound := make(chan error, 1)
@@ -90,13 +104,10 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	m, err := r.startSaved(ctx, entry)
 	allowed.machine.Store(m)
 	if err := errors.Join(<-sound, err); err != nil {
-		return "", errors.Join(err, r.dismiss(ctx, m))
+		return "", errors.Join(caused(ctx, err), r.dismiss(ctx, m))
 	}
 	if err := r.resume(ctx, m, entry, login); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = fmt.Errorf("%w: %w", cause, err)
-		}
-		return "", errors.Join(err, r.dismiss(ctx, m))
+		return "", errors.Join(caused(ctx, err), r.dismiss(ctx, m))
 	}
 	r.result.Snapshot, r.result.Attempts, r.result.Uname = stateRestored, 1, saver.Uname
 	r.meter.restored = entry.Manifest.Data()

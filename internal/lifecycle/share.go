@@ -54,9 +54,11 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 		key = r.nextKey()
 	} else {
 		asking, cancel := cacheContext(ctx, cacheAskTime)
-		_, err := c.Find(asking, r.diskPrefix(), []string{r.diskPrefix()}, diskVersion)
+		hit, err := c.Find(asking, r.diskPrefix(), []string{r.diskPrefix()}, diskVersion)
 		cancel()
 		switch {
+		case err == nil && isRetired(hit.Key):
+			key = r.nextKey()
 		case err == nil:
 			return "", nil // the cache has it
 		case errors.Is(err, results.ErrUnsupported):
@@ -83,6 +85,9 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 	ctx, cancel := cacheContext(ctx, cacheShareTime)
 	defer cancel()
 	_, err = c.Save(ctx, key, diskVersion, f, int64(size), nil)
+	if err == nil || errors.Is(err, results.ErrExists) {
+		r.remote.replaced.Store(true)
+	}
 	switch {
 	case errors.Is(err, results.ErrExists):
 		return "the cache has it by now", nil
@@ -99,18 +104,14 @@ func (r *run) putDisk(ctx context.Context, c *results.Cache) (string, error) {
 func (r *run) nextKey() string { return fmt.Sprintf("%s%d", r.diskPrefix(), time.Now().UnixMilli()) }
 
 // awaitDisk waits until the prepared disk is in the cache, and says what became
-// of it. An entry that was found to be damaged, and was not replaced, is retired:
-// else the next run would find it again.
+// of it.
 func (r *run) awaitDisk(ctx context.Context) {
 	d := &r.remote
-	ctx, stop := r.ending.context(ctx, keepTime, stopReserve)
-	defer stop()
-	if d.disk != nil && d.isDamaged() {
-		r.retireDisk(ctx)
-	}
 	if d.sharing == nil {
 		return
 	}
+	ctx, stop := r.ending.context(ctx, keepTime, stopReserve)
+	defer stop()
 	select {
 	case <-d.sharing:
 	case <-ctx.Done():
@@ -132,18 +133,21 @@ func (d *remoteDisk) isDamaged() bool {
 	return d.damaged
 }
 
+// retireDisk retires an entry that was found to be of no use and was not
+// replaced, for whatever reason: else the next run would find it again.
 func (r *run) retireDisk(ctx context.Context) {
 	c := r.diskCache()
-	if c == nil || c.Writable() != nil {
+	if !r.remote.spoiled && !r.remote.isDamaged() || r.remote.replaced.Load() || c == nil || c.Writable() != nil {
 		return
 	}
-	ctx, cancel := cacheContext(ctx, cacheAskTime)
-	defer cancel()
-	_, err := c.Save(ctx, r.nextKey(), diskVersion, strings.NewReader(retired), int64(len(retired)), nil)
+	ctx, stop := r.ending.context(ctx, cacheAskTime, stopReserve)
+	defer stop()
+	_, err := c.Save(ctx, r.nextKey()+retiredSuffix, diskVersion, strings.NewReader(retired), int64(len(retired)), nil)
 	if err != nil {
 		r.warn("The damaged entry of the cache could not be replaced", err.Error())
 		return
 	}
+	r.remote.replaced.Store(true)
 	r.Log.Printf("The entry %s of the cache is damaged; a later run makes another one.", r.remote.key)
 }
 

@@ -116,8 +116,9 @@ func forGood(err error) error {
 }
 
 // again does something with the waits of a fetch until it succeeds or fails for
-// good. Each try ends when nothing was moved for the stall time.
-func (c *Client) again(ctx context.Context, do func(ctx context.Context, touch func()) error) error {
+// good. Each try ends when nothing was moved for the stall time, or for the time
+// that the last call of touch has given.
+func (c *Client) again(ctx context.Context, do func(ctx context.Context, touch func(next time.Duration)) error) error {
 	err := c.fetcher().Retry(ctx, func() error {
 		ctx, touch, stop := watched(ctx, c.stall())
 		defer stop()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content"
@@ -54,7 +55,7 @@ func (c *Client) find(ctx context.Context, ref Reference, login auth.Credential)
 	repo := c.repository(ref, login)
 	var data []byte
 	var desc ocispec.Descriptor
-	err := c.again(ctx, func(ctx context.Context, _ func()) error {
+	err := c.again(ctx, func(ctx context.Context, _ func(time.Duration)) error {
 		var body io.ReadCloser
 		var err error
 		if desc, body, err = repo.Manifests().FetchReference(ctx, ref.wanted()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -48,11 +49,13 @@ func (c *Client) push(ctx context.Context, ref Reference, p Packed) (Reference, 
 		MediaType: LayerType, Digest: digest.NewDigestFromEncoded(digest.SHA256, p.SHA256), Size: p.Size,
 		Annotations: map[string]string{ocispec.AnnotationTitle: p.Name},
 	}
-	if err := c.again(ctx, func(ctx context.Context, touch func()) error { return c.pushLayer(ctx, touch, repo, layer, p.File) }); err != nil {
+	if err := c.again(ctx, func(ctx context.Context, touch func(time.Duration)) error {
+		return c.pushLayer(ctx, touch, repo, layer, p.File)
+	}); err != nil {
 		return ref, err
 	}
 	var manifest ocispec.Descriptor
-	err = c.again(ctx, func(ctx context.Context, _ func()) (err error) {
+	err = c.again(ctx, func(ctx context.Context, _ func(time.Duration)) (err error) {
 		manifest, err = oras.PackManifest(ctx, repo, oras.PackManifestVersion1_1, ArtifactType, oras.PackManifestOptions{
 			Layers: []ocispec.Descriptor{layer}, ManifestAnnotations: p.Facts,
 		})
@@ -61,24 +64,26 @@ func (c *Client) push(ctx context.Context, ref Reference, p Packed) (Reference, 
 		}
 		return err
 	})
+	if err != nil {
+		return ref, err
+	}
 	ref.Tag, ref.Digest = "", manifest.Digest.Encoded()
-	return ref, err
+	return ref, nil
 }
 
 // pushLayer sends the packed machine, unless the registry has it.
-func (c *Client) pushLayer(ctx context.Context, touch func(), repo *remote.Repository, layer ocispec.Descriptor, file io.ReaderAt) error {
+func (c *Client) pushLayer(ctx context.Context, touch func(time.Duration), repo *remote.Repository, layer ocispec.Descriptor, file io.ReaderAt) error {
 	if there, err := repo.Blobs().Exists(ctx, layer); there || err != nil {
 		return err
 	}
-	ctx, committing, stop := watched(ctx, commitStall)
-	defer stop()
 	sent := int64(0)
 	body := &moving{r: io.NewSectionReader(file, 0, layer.Size), moved: func(n int) {
 		sent += int64(n)
 		if sent == layer.Size {
-			committing()
+			touch(commitStall)
+		} else {
+			touch(c.stall())
 		}
-		touch()
 		if c.Moved != nil {
 			c.Moved(sent, layer.Size)
 		}

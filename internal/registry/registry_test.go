@@ -305,7 +305,62 @@ func TestPushFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "403 Forbidden: DENIED not  [31myou") || strings.Contains(err.Error(), "http") {
 			t.Errorf("error %q", err)
 		}
+		w.fault = func(req *http.Request) *http.Response {
+			if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/manifests/") {
+				return status(403)
+			}
+			return nil
+		}
+		if _, err := w.c.Push(t.Context(), parse(t, host+"/o"), packed(9, 1000)); err == nil || !strings.Contains(err.Error(), "403 Forbidden") {
+			t.Errorf("a manifest that is refused: %v", err)
+		}
 	})
+}
+
+// slowly reads a file at a slow connection's pace.
+type slowly struct {
+	io.ReaderAt
+	each time.Duration
+}
+
+func (s slowly) ReadAt(p []byte, off int64) (int, error) {
+	time.Sleep(s.each)
+	return s.ReaderAt.ReadAt(p, off)
+}
+
+// TestPushTakesLong has an upload that takes an hour, and a registry that takes
+// as long as it may for what is complete: only standing still ends a push.
+func TestPushTakesLong(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		each, commit time.Duration
+		says         string // in the error; empty: it succeeds
+	}{
+		{"slow", defaultStall - time.Second, commitStall - time.Second, ""},
+		{"stalled", defaultStall + time.Second, 0, "for too long (30s)"},
+		{"never taken", 0, commitStall + time.Second, "for too long (5m0s)"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				p := packed(8, 4<<20)
+				p.File = slowly{p.File, tc.each}
+				w.fault = func(req *http.Request) *http.Response {
+					if req.Method == http.MethodPut && req.ContentLength == p.Size {
+						time.Sleep(tc.commit)
+					}
+					return nil
+				}
+				began := time.Now()
+				_, err := w.c.Push(t.Context(), parse(t, host+"/m"), p)
+				if tc.says == "" && err != nil || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says)) {
+					t.Errorf("error %v, want %q", err, tc.says)
+				}
+				if took := time.Since(began); tc.says == "" && took < 10*time.Minute {
+					t.Errorf("it took %s: the test is no test", took)
+				}
+			})
+		})
+	}
 }
 
 // TestFiles fetches a machine from a web server.

@@ -4,16 +4,24 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/hurd-qemu-action/internal/image/fetch"
 )
 
-// watched is a context that ends when touch was not called for the stall time.
-func watched(ctx context.Context, stall time.Duration) (_ context.Context, touch, stop func()) {
+// watched is a context that ends when touch was not called for the stall time,
+// or for the time that the last call has given.
+func watched(ctx context.Context, stall time.Duration) (_ context.Context, touch func(next time.Duration), stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	dog := time.AfterFunc(stall, func() { cancel(fmt.Errorf("%w (%s)", fetch.ErrStalled, stall)) })
-	return ctx, func() { dog.Reset(stall) }, func() {
+	var limit atomic.Int64
+	limit.Store(int64(stall))
+	dog := time.AfterFunc(stall, func() { cancel(fmt.Errorf("%w (%s)", fetch.ErrStalled, time.Duration(limit.Load()))) })
+	touch = func(next time.Duration) {
+		limit.Store(int64(next))
+		dog.Reset(next)
+	}
+	return ctx, touch, func() {
 		dog.Stop()
 		cancel(nil)
 	}

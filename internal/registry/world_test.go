@@ -75,6 +75,9 @@ func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 	}
+	if err := context.Cause(req.Context()); err != nil { // as a connection's end
+		return nil, err
+	}
 	if handler == nil {
 		return nil, errors.New("no such host " + req.URL.Host)
 	}

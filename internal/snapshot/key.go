@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -180,6 +181,24 @@ func shown(value string) string {
 	return fmt.Sprintf("%q", value)
 }
 
+// printableLength bounds what Printable returns, in characters.
+const printableLength = 300
+
+// Printable makes one printable line of a text that may come from a stranger's
+// file. What is longer than any such text of ours is cut.
+func Printable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text[:min(len(text), 4*printableLength+1)], "?"))
+	if r := []rune(text); len(r) > printableLength {
+		text = string(r[:printableLength]) + "..."
+	}
+	return text
+}
+
 // Is makes the error ErrIncompatible.
 func (*IncompatibleError) Is(target error) bool { return target == ErrIncompatible }
 
@@ -210,12 +229,13 @@ func differences(saved, wanted Key) []Difference {
 	return all
 }
 
-// Explain describes a key in lines of "what: value", for logs and reports.
+// Explain describes a key in lines of "what: value", for logs and reports. The
+// key may be a stranger's.
 func (k Key) Explain() []string {
 	var lines []string
 	for _, p := range k.parts() {
 		if p.value != "" {
-			lines = append(lines, p.name+": "+p.value)
+			lines = append(lines, p.name+": "+Printable(p.value))
 		}
 	}
 	return slices.Clip(lines)

@@ -133,4 +133,10 @@ func TestExplain(t *testing.T) {
 	if strings.Contains(lines, "prepare script") {
 		t.Error("what is empty is listed")
 	}
+	strange := testKey()
+	strange.CPUModel, strange.Base = "a\x1b[31m\nb\u202ec\xff\r", strings.Repeat("ü", 1<<20)
+	text := strings.Join(strange.Explain(), "|")
+	if !strings.Contains(text, "|CPU model: a?[31m?b?c??|") || !strings.Contains(text, "üü...|") || strings.ContainsAny(text, "\x1b\n\r\u202e") || len(text) > 2000 {
+		t.Errorf("a stranger's key is shown as %.3000q", text)
+	}
 }

@@ -97,8 +97,8 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	if len(data) > maxManifest {
 		return nil, fmt.Errorf("%w: its manifest has %d bytes", ErrDamaged, len(data))
 	}
-	if err := json.Unmarshal(data, &version); err != nil {
-		return nil, fmt.Errorf("%w: reading its manifest: %w", ErrDamaged, err)
+	if err := json.Unmarshal(data, &version); err != nil { // which may quote all of a stranger's text
+		return nil, fmt.Errorf("%w: reading its manifest: %s", ErrDamaged, Printable(err.Error()))
 	}
 	if version.Format != Format {
 		return nil, &IncompatibleError{[]Difference{{"format", fmt.Sprint(version.Format), fmt.Sprint(Format)}}}
@@ -107,7 +107,7 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields() // what this version does not know it can't compare
 	if err := dec.Decode(&m); err != nil {
-		return nil, fmt.Errorf("%w: reading its manifest: %w", ErrDamaged, err)
+		return nil, fmt.Errorf("%w: reading its manifest: %s", ErrDamaged, Printable(err.Error()))
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("%w: something follows its manifest", ErrDamaged)
@@ -190,9 +190,9 @@ func FactsKey(facts map[string]string) (Key, error) {
 		return k, fmt.Errorf("%w: nothing says what machine it is", ErrIncompatible)
 	}
 	dec := json.NewDecoder(strings.NewReader(text))
-	dec.DisallowUnknownFields() // as in ParseManifest
-	if err := dec.Decode(&k); err != nil {
-		return k, fmt.Errorf("%w: reading what machine it is: %w", ErrIncompatible, err)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&k); err != nil { // as in ParseManifest
+		return k, fmt.Errorf("%w: reading what machine it is: %s", ErrIncompatible, Printable(err.Error()))
 	}
 	return k, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/org/hurd-qemu-action/internal/image/disk"
 	"github.com/org/hurd-qemu-action/internal/image/sparse"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
@@ -133,7 +134,7 @@ func (s *Store) copyRaw(ctx context.Context, base Base, path string) (err error)
 // CreateOverlay makes a new qcow2 file at path for one run: what is not
 // written to it is read from base. A size of 0 is that of the base; a smaller
 // one is an error.
-func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size units.Bytes) error {
+func (s *Store) CreateOverlay(base Base, path string, size units.Bytes) error {
 	if size != 0 && size < base.VirtualSize {
 		err := fmt.Errorf("a disk of %s can't become one of %s", base.VirtualSize.Human(), size.Human())
 		return &Error{Op: "creating an overlay on", Source: base.Origin, Err: err, Hint: "a disk can only grow: choose a larger disk-size"}
@@ -141,9 +142,7 @@ func (s *Store) CreateOverlay(ctx context.Context, base Base, path string, size 
 	_, err := os.Stat(base.Path)
 	if err == nil {
 		size = max(size, (base.VirtualSize+sector-1)/sector*sector)
-		if err = s.Tools.Overlay(ctx, base.Path, base.Format, path, size); err != nil {
-			_ = os.Remove(path) // what qemu-img has left, if anything
-		}
+		err = disk.CreateOverlay(path, base.Path, base.Format, size)
 	}
 	return explain("creating an overlay on", base.Origin, err)
 }

@@ -277,7 +277,7 @@ func (r *run) planMachine(base image.Base) error {
 
 // overlay makes the throwaway disk of one boot attempt and puts the keys into it.
 func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
-	path, err := r.emptyOverlay(ctx, strconv.Itoa(attempt), r.disk.base)
+	path, err := r.emptyOverlay(strconv.Itoa(attempt), r.disk.base)
 	if err != nil {
 		return "", err
 	}
@@ -297,10 +297,10 @@ func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
 }
 
 // emptyOverlay makes the throwaway disk of one machine.
-func (r *run) emptyOverlay(ctx context.Context, name string, base image.Base) (string, error) {
+func (r *run) emptyOverlay(name string, base image.Base) (string, error) {
 	path := filepath.Join(r.dir, "overlay-"+name+".qcow2")
 	store := &image.Store{Dir: r.storeDir()}
-	if err := store.CreateOverlay(ctx, base, path, 0); err != nil {
+	if err := store.CreateOverlay(base, path, 0); err != nil {
 		return "", fail(Internal, "No overlay could be made", err)
 	}
 	return path, nil

@@ -135,7 +135,7 @@ func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
 func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Machine, error) {
 	memory := make(chan memoryCopy, 1)
 	go func() { memory <- r.copyMemory(ctx, entry.Path(snapshot.RAM)) }()
-	overlay, err := r.emptyOverlay(ctx, "restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
+	overlay, err := r.emptyOverlay("restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
 	private := <-memory
 	defer private.close() // QEMU has its own hold of it
 	if err := errors.Join(err, private.err); err != nil {

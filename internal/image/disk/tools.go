@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/org/hurd-qemu-action/internal/process"
-	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // Tools runs qemu-img. The zero value takes it from PATH.
@@ -59,23 +58,6 @@ func (t Tools) Convert(ctx context.Context, src string, format Format, dst strin
 		return fmt.Errorf("converting the %s image to raw: %w (%w)", format, unix.ENOSPC, err)
 	case err != nil:
 		return fmt.Errorf("converting the %s image to raw: %w", format, err)
-	}
-	return nil
-}
-
-// Overlay makes a qcow2 file at path whose unwritten parts are read from base,
-// an absolute path. With a size nothing below is opened: a base that is itself
-// an overlay may name, as what lies below it, a file of another host. A size of
-// 0 takes that of the base.
-func (t Tools) Overlay(ctx context.Context, base string, format Format, path string, size units.Bytes) error {
-	args := []string{"create", "-q", "-f", string(QCOW2), "-b", base, "-F", string(format)}
-	if size > 0 {
-		args = append(args, "-u", path, fmt.Sprint(int64(size)))
-	} else {
-		args = append(args, path)
-	}
-	if _, err := process.Output(ctx, t.program(), args...); err != nil {
-		return fmt.Errorf("creating the overlay %s: %w", path, err)
 	}
 	return nil
 }

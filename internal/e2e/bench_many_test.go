@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,23 +23,34 @@ import (
 // and all of a copy of the guest's memory that nobody else has.
 type resident struct{ all, guest units.Bytes }
 
-// benchMany starts several guests from one entry at once.
+// benchMany starts several guests from one entry at once: of a guest that has
+// done nothing yet, and of one whose prepare script has filled memory, as
+// installing and building does. What QEMU itself needs is the same for both.
 func benchMany(t *testing.T, r *report) {
-	s := saveMachine(t, "--sync=none", "--memory="+benchMemorySize)
+	r.print("## Guests from one entry at once\n\nMemory is QEMU's proportional set size after the script's output, per guest, with the copy of the guest's memory where QEMU needs one.\n\n")
+	many(t, r, []int{1, 2, 4, 8}, "warm-many", "--memory="+benchMemorySize)
+	many(t, r, []int{1, 4}, "warm-many-filled", "--memory=1G", "--prepare=head -c 400000000 /dev/urandom >/dev/shm/data")
+}
+
+// many measures so many guests at once as each of counts says.
+func many(t *testing.T, r *report, counts []int, plot string, args ...string) {
+	t.Helper()
+	args = append(args, "--sync=none")
+	s := saveMachine(t, args...)
 	used := s.file(snapshot.RAM)
-	r.print("## Guests from one entry at once\n\nMemory is QEMU's proportional set size after the script's output, per guest, with the copy of the guest's memory where QEMU needs one; the guest used %s at save.\n\n", used.Human())
+	r.print("A guest that used %s at save:\n\n", used.Human())
 	r.print("| guests | first line | booted after all | memory per guest | of which guest memory | each further guest: all / guest memory |\n|---|---|---|---|---|---|\n")
 	var bars []bar
 	var one, further resident
-	for _, n := range []int{1, 2, 4, 8} {
+	for _, n := range counts {
 		var times spread
 		var sum resident
 		booted := 0
 		rounds := benchRounds(3)
 		for range rounds {
-			some, memory, cold := together(t, s, n)
+			some, memory, cold := together(t, s, n, args)
 			if cold > 0 { // the entry is gone
-				s = saveMachine(t, "--sync=none", "--memory="+benchMemorySize)
+				s = saveMachine(t, args...)
 			}
 			booted += cold
 			times = append(times, some...)
@@ -57,10 +69,11 @@ func benchMany(t *testing.T, r *report) {
 		bars = append(bars, bar{fmt.Sprintf("%d at once", n), times})
 		r.print("| %d | %s | %d of %d | %s | %s | %s |\n", n, times, booted, rounds*n, (sum.all / units.Bytes(n)).Human(), (sum.guest / units.Bytes(n)).Human(), each)
 	}
-	r.plot(t, "warm-many", "First line of a script, of guests started at once", "s", bars)
+	r.plot(t, plot, "First line of a script, of guests started at once", "s", bars)
 	r.print("\n")
-	r.goal("guest memory of each further of 8 guests / used at save", float64(further.guest)/float64(used), 0.25, false)
+	r.goal(fmt.Sprintf("guest memory of each further of %d guests / used at save", counts[len(counts)-1]), float64(further.guest)/float64(used), 0.25, false)
 	r.goal("the same with QEMU's own, most of which is translated code", float64(further.all)/float64(used), 0.25, false)
+	r.print("\n")
 }
 
 // guestRun is one of several runs at once.
@@ -72,13 +85,13 @@ type guestRun struct {
 
 // together starts n guests, looks at their memory when all have printed, and
 // tells how many had to be booted.
-func together(t *testing.T, s savedMachine, n int) (times spread, sum resident, booted int) {
+func together(t *testing.T, s savedMachine, n int, args []string) (times spread, sum resident, booted int) {
 	t.Helper()
 	var printed sync.WaitGroup
 	runs := make([]guestRun, n)
 	for i := range runs {
 		r := &runs[i]
-		r.cmd, _ = ours(t, s.cache, nil, "--sync=none", "--memory="+benchMemorySize, "--snapshot=restore", "--run", "echo "+firstLine+"; sleep 1000")
+		r.cmd, _ = ours(t, s.cache, nil, append(slices.Clone(args), "--snapshot=restore", "--run", "echo "+firstLine+"; sleep 1000")...)
 		r.diag = newWatched()
 		r.cmd.Stderr = r.diag
 		out, err := r.cmd.StdoutPipe()

@@ -28,6 +28,7 @@ type job struct {
 	stderr   *pipe
 	exited   chan int // its status in the guest
 	isLive   bool
+	ended    ended // of the shell's lock
 
 	mu      sync.Mutex
 	line    string

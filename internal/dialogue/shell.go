@@ -51,6 +51,7 @@ type Shell struct {
 	jobs map[int]*job
 	next int // number of a job
 	part int // number of a part of a file
+	pace pace
 
 	done   chan struct{} // closed when the shell is of no use any more
 	once   sync.Once
@@ -86,6 +87,15 @@ func functions(token string) []string {
 
 // OpenShell prepares a console whose session has entered a shell.
 func OpenShell(ctx context.Context, line Line, s *Session) (*Shell, error) {
+	sh := newShell(line, s)
+	if err := sh.prepare(ctx); err != nil {
+		_ = sh.Close() // never fails
+		return nil, fmt.Errorf("preparing the shell on the serial console: %w", err)
+	}
+	return sh, nil
+}
+
+func newShell(line Line, s *Session) *Shell {
 	sh := &Shell{
 		line: line, session: s, turn: make(chan struct{}, 1), jobs: map[int]*job{}, done: make(chan struct{}),
 		holding: make(chan int, 1), replies: make(chan reply, 16),
@@ -98,11 +108,7 @@ func OpenShell(ctx context.Context, line Line, s *Session) (*Shell, error) {
 		defer sh.mu.Unlock()
 		sh.stream.write(p)
 	}, func() { sh.end(errEnded) })
-	if err := sh.prepare(ctx); err != nil {
-		_ = sh.Close() // never fails
-		return nil, fmt.Errorf("preparing the shell on the serial console: %w", err)
-	}
-	return sh, nil
+	return sh
 }
 
 func (sh *Shell) prepare(ctx context.Context) error {
@@ -238,7 +244,7 @@ type reply struct {
 func (sh *Shell) exchange(ctx context.Context, command string, silent bool) (string, error) {
 	sh.mu.Lock()
 	sh.session.prefix = ""
-	if sh.stream.job != 0 || silent {
+	if silent || sh.hasLive() {
 		sh.session.prefix = sh.session.token + "=; " // so that its echo is not taken for the job's output
 	}
 	sh.stream.silent = 0
@@ -266,6 +272,17 @@ func (sh *Shell) exchange(ctx context.Context, command string, silent bool) (str
 			return "", sh.reason
 		}
 	}
+}
+
+// hasLive tells whether a job's output comes as it is printed, or soon will; the
+// shell is locked.
+func (sh *Shell) hasLive() bool {
+	for _, j := range sh.jobs {
+		if j.isLive {
+			return true
+		}
+	}
+	return sh.stream.job != 0
 }
 
 // answered takes the answer to a command; the stream is locked.
@@ -313,29 +330,9 @@ func (sh *Shell) change(ctx context.Context, by int, signal string) error {
 	n += by
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	sh.pace.chunks++ // standing still is not being at the end
 	sh.stream.quiet = n > 0 && sh.stream.job != 0
 	return nil
-}
-
-// live passes on what a job prints; the stream is locked.
-func (sh *Shell) live(number int, p []byte) {
-	if j := sh.jobs[number]; j != nil {
-		// A reader that does not keep up holds up the guest, and nothing else that
-		// needs the lock but the end of this job.
-		sh.mu.Unlock()
-		_, _ = j.stdout.Write(p) // never fails
-		sh.mu.Lock()
-	}
-}
-
-// jobEnded notes the end of a job; the stream is locked.
-func (sh *Shell) jobEnded(number, status int) {
-	if j := sh.jobs[number]; j != nil {
-		select {
-		case j.exited <- status:
-		default: // it is known already
-		}
-	}
 }
 
 // end makes the shell useless; the first reason counts.
@@ -364,72 +361,8 @@ func (sh *Shell) Wait() error {
 	return sh.reason
 }
 
-// Quiet is for how long nothing came from the guest.
-func (sh *Shell) Quiet() time.Duration { return time.Since(sh.line.LastByte()) }
-
 // ServerVersion says what this is, in the place of an SSH server.
 func (sh *Shell) ServerVersion() []byte { return []byte("serial console") }
-
-// SendRequest answers any request when the guest's shell does, and no earlier:
-// an error means that the console has ended.
-func (sh *Shell) SendRequest(string, bool, []byte) (bool, []byte, error) {
-	for {
-		if err := sh.alive(); err == nil {
-			return false, nil, nil
-		}
-		select {
-		case <-sh.done:
-			return false, nil, sh.reason
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// alive has the shell say something. It also finds jobs whose end was lost
-// because something else was printed into its mark.
-func (sh *Shell) alive() error {
-	ctx, cancel := sh.context(context.Background())
-	defer cancel()
-	out, err := sh.ask(ctx, "echo $d/*s")
-	if err != nil {
-		return err
-	}
-	for _, file := range strings.Fields(out) {
-		var number int
-		name, ours := strings.CutPrefix(file, sh.dir+"/")
-		if _, err := fmt.Sscanf(name, "%ds", &number); err != nil || !ours {
-			continue // the pattern itself, when there is none
-		}
-		if err := sh.lateEnd(ctx, number); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// lateEnd tells a job that it has ended, if it does not know.
-func (sh *Shell) lateEnd(ctx context.Context, number int) error {
-	sh.mu.Lock()
-	j := sh.jobs[number]
-	sh.mu.Unlock()
-	if j == nil || len(j.exited) > 0 {
-		return nil
-	}
-	text, err := sh.ask(ctx, fmt.Sprintf("cat $d/%ds", number))
-	if err != nil {
-		return err
-	}
-	status := -1
-	_, _ = fmt.Sscan(text, &status) // -1: not known
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if sh.stream.job == number {
-		sh.stream.flush()
-		sh.stream.job = 0
-	}
-	sh.jobEnded(number, status)
-	return nil
-}
 
 // context is one that ends with the shell as well.
 func (sh *Shell) context(parent context.Context) (context.Context, context.CancelFunc) {

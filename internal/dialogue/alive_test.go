@@ -1,0 +1,147 @@
+package dialogue_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/org/hurd-qemu-action/internal/dialogue"
+	"github.com/org/hurd-qemu-action/internal/guest"
+)
+
+// catIs has the guest print live output with a program of the test's.
+func (w *world) catIs(t *testing.T, program string) {
+	t.Helper()
+	cat, err := exec.LookPath("cat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := "#!/bin/sh\ntest $# = 0 && test -e " + w.dir + "/on || exec " + cat + " \"$@\"\n" + program
+	if err := os.WriteFile(filepath.Join(w.dir, "cat"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// on has that program begin.
+func (w *world) on(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, "on"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clientWith is client, with the test's programs and limits.
+func (w *world) clientWith(t *testing.T, step time.Duration) *guest.Client {
+	t.Helper()
+	s := &dialogue.Session{Console: w.console, Step: step, Poke: true}
+	if err := s.Enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Run(t.Context(), "PATH="+w.dir+":$PATH"); err != nil {
+		t.Fatal(err)
+	}
+	sh, err := dialogue.OpenShell(t.Context(), w.console, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := guest.Over(t.Context(), sh, guest.Options{User: sh.User()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// running is a command whose output comes as it is printed.
+type running struct {
+	out  waiter // and behind it, when its end was lost, what the shell says of it
+	done chan error
+}
+
+// runLive runs one that ends with status 7; said is called when it has printed text.
+func runLive(t *testing.T, c *guest.Client, line, text string, said func()) *running {
+	t.Helper()
+	r := &running{out: waiter{text: text, found: said}, done: make(chan error, 1)}
+	go func() {
+		status, err := c.Run(context.WithoutCancel(t.Context()), guest.Command{Line: line, Stdout: &r.out, Live: true})
+		if err == nil && status.Code != 7 {
+			t.Errorf("status %v", status)
+		}
+		r.done <- err
+		close(r.done)
+	}()
+	return r
+}
+
+// loseEnd passes output on without the mark of its end.
+const loseEnd = "exec sed -u 's/-x[0-9]/-?/'\n"
+
+// TestShellLastWords: a job that has ended may have printed what has not come yet,
+// and is not known to have ended before it has.
+func TestShellLastWords(t *testing.T) {
+	t.Parallel()
+	w := boot(t, "dash")
+	w.catIs(t, `read -r mark; echo "$mark"; while ! test -e `+w.dir+"/go; do :; done\n"+loseEnd)
+	c := w.clientWith(t, 20*time.Second)
+	w.on(t)
+	said := make(chan struct{})
+	r := runLive(t, c, "echo 'the last words'; exit 7", "the last words\n", func() { close(said) })
+	for {
+		if ended, _ := filepath.Glob(w.dir + "/hqa.*/[0-9]*s"); len(ended) > 0 {
+			break
+		}
+	}
+	for range 3 {
+		if err := c.Alive(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-said:
+	case <-r.done:
+	}
+	if err := askUntil(t, c, r.done); err != nil || !strings.HasPrefix(r.out.String(), "the last words\n") {
+		t.Errorf("%v, %q", err, r.out.String())
+	}
+}
+
+// TestShellLeftBehind: what a job leaves behind can keep its output open, and
+// then its end is known all the same.
+func TestShellLeftBehind(t *testing.T) {
+	t.Parallel()
+	w := boot(t, "dash")
+	w.catIs(t, loseEnd)
+	c := w.clientWith(t, time.Second)
+	w.on(t)
+	said := make(chan struct{})
+	r := runLive(t, c, "echo begun; (while ! test -e "+w.dir+"/go; do sleep 0.1; done) & exit 7", "begun\n", func() { close(said) })
+	<-said
+	if err := askUntil(t, c, r.done); err != nil || !strings.HasPrefix(r.out.String(), "begun\n") {
+		t.Errorf("%v, %q", err, r.out.String())
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// askUntil asks whether the guest lives, again and again, until a command ends.
+func askUntil(t *testing.T, c *guest.Client, done <-chan error) error {
+	t.Helper()
+	for {
+		if err := c.Alive(t.Context()); err != nil {
+			return err
+		}
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+	}
+}

@@ -23,13 +23,40 @@ const (
 	lineRoom = MaxLine - 90
 )
 
+// conceal hides what is typed or fetched, until the function that it returns is
+// called and what was typed last is answered: only then all of it has come. When
+// no answer ever comes the rest of the console stays hidden.
+func (sh *Shell) conceal(what string) (end func()) {
+	reveal := sh.line.Conceal(what)
+	return func() {
+		sh.mu.Lock()
+		defer sh.mu.Unlock()
+		if sh.unanswered {
+			sh.concealing = append(sh.concealing, reveal)
+		} else {
+			reveal()
+		}
+	}
+}
+
+// reveal notes that what was typed is answered.
+func (sh *Shell) reveal() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.unanswered = false
+	for _, reveal := range sh.concealing {
+		reveal()
+	}
+	sh.concealing = nil
+}
+
 // put types data into a file of the guest's directory.
 func (sh *Shell) put(ctx context.Context, name string, data []byte) error {
 	if len(data) == 0 {
 		_, err := sh.typed(ctx, ": >$d/"+name)
 		return err
 	}
-	defer sh.line.Conceal(units.Bytes(len(data)).Human() + " are typed here")()
+	defer sh.conceal(units.Bytes(len(data)).Human() + " are typed here")()
 	want := digest(data)
 	var last error
 	for range tries {
@@ -114,7 +141,7 @@ func (sh *Shell) get(ctx context.Context, name string, most int) (data []byte, s
 	if size == 0 {
 		return nil, 0, nil
 	}
-	defer sh.line.Conceal(units.Bytes(min(size, most)).Human() + " are fetched here")()
+	defer sh.conceal(units.Bytes(min(size, most)).Human() + " are fetched here")()
 	for len(data) < min(size, most) {
 		piece, err := sh.piece(ctx, name, len(data)/pieceSize)
 		if err != nil {

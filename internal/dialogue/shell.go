@@ -53,6 +53,9 @@ type Shell struct {
 	part int // number of a part of a file
 	pace pace
 
+	unanswered bool     // what was typed last, as far as is known
+	concealing []func() // of conceal, until it is answered
+
 	done   chan struct{} // closed when the shell is of no use any more
 	once   sync.Once
 	reason error // read after done is closed
@@ -251,6 +254,7 @@ func (sh *Shell) exchange(ctx context.Context, command string, silent bool) (str
 	if silent {
 		sh.stream.silent = sh.session.count + 1
 	}
+	sh.unanswered = true
 	sh.mu.Unlock()
 	n, err := sh.session.send(ctx, command)
 	if err != nil {
@@ -262,6 +266,7 @@ func (sh *Shell) exchange(ctx context.Context, command string, silent bool) (str
 		select {
 		case r := <-sh.replies:
 			if r.command == n { // and not the late one of a command that was given up
+				sh.reveal()
 				return answered(command, r.text, r.status)
 			}
 		case <-timer.C:

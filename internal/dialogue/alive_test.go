@@ -2,6 +2,7 @@ package dialogue_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,13 @@ func (w *world) on(t *testing.T) {
 // clientWith is client, with the test's programs and limits.
 func (w *world) clientWith(t *testing.T, step time.Duration) *guest.Client {
 	t.Helper()
+	_, c := w.shell(t, step)
+	return c
+}
+
+// shell gives the Shell as well.
+func (w *world) shell(t *testing.T, step time.Duration) (*dialogue.Shell, *guest.Client) {
+	t.Helper()
 	s := &dialogue.Session{Console: w.console, Step: step, Poke: true}
 	if err := s.Enter(t.Context()); err != nil {
 		t.Fatal(err)
@@ -53,7 +61,7 @@ func (w *world) clientWith(t *testing.T, step time.Duration) *guest.Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return c
+	return sh, c
 }
 
 // running is a command whose output comes as it is printed.
@@ -143,5 +151,27 @@ func askUntil(t *testing.T, c *guest.Client, done <-chan error) error {
 			return err
 		default:
 		}
+	}
+}
+
+// TestShellFarewell: the last command finds nothing of ours left in the guest.
+func TestShellFarewell(t *testing.T) {
+	t.Parallel()
+	w := boot(t, "dash")
+	sh, c := w.shell(t, 20*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &waiter{text: "begun\n", found: cancel}
+	if _, err := c.Run(ctx, guest.Command{Line: "echo begun; sleep 1", Stdout: out, Live: true}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err) // it leaves files
+	}
+	if left, _ := filepath.Glob(w.dir + "/hqa.*/*"); len(left) == 0 {
+		t.Error("there is nothing to remove")
+	}
+	sh.Farewell()
+	if status, err := c.Run(t.Context(), guest.Command{Line: "ls " + w.dir + " >" + w.dir + "/list; exit 3"}); err != nil || status.Code != 3 {
+		t.Errorf("%v, %v", status, err)
+	}
+	if list, err := os.ReadFile(filepath.Join(w.dir, "list")); err != nil || string(list) != "list\n" {
+		t.Errorf("%q, %v", list, err)
 	}
 }

@@ -48,6 +48,12 @@ var (
 	ErrNoPrompt = errors.New("no login prompt came on the serial console")
 )
 
+// LoginError marks the errors of Enter; its text is the cause's.
+type LoginError struct{ error }
+
+// Unwrap gives the cause.
+func (e LoginError) Unwrap() error { return e.error }
+
 // CommandError says that a command typed on the console failed.
 type CommandError struct {
 	Command string
@@ -88,8 +94,16 @@ const (
 // password prompt (4), a shell's prompt at the end of what came (5).
 var prompt = regexp.MustCompile(`(Last login: )|([Ll]ogin: )|(login> )|([Pp]assword(?: for \S+)?: ?)|[\r\n](?:\[[^\r\n\[\]]{1,60}\]|[^\r\n ]{0,60})([#$] ?)(?:\x1b\[[0-9;?]*[A-Za-z])*$`)
 
-// Enter gets to a shell: the one that is there, or one of root, who has no password.
+// Enter gets to a shell: the one that is there, or one of root, who has no
+// password. Its error is a LoginError.
 func (s *Session) Enter(ctx context.Context) error {
+	if err := s.enter(ctx); err != nil {
+		return LoginError{err}
+	}
+	return nil
+}
+
+func (s *Session) enter(ctx context.Context) error {
 	if s.token == "" {
 		s.token = "H" + rand.Text()[:tokenLength-1] // a name, for any shell
 	}

@@ -156,7 +156,11 @@ func (j *job) execute(ctx context.Context, number int) (int, error) {
 		}
 		defer sh.goOn(ctx)
 	}
-	err := sh.put(ctx, name+"c", []byte(j.line))
+	line, last := j.line, sh.isLast()
+	if last {
+		line = `rm -rf "${0%/*}"` + "\n" + line // the shell has it open
+	}
+	err := sh.put(ctx, name+"c", []byte(line))
 	if err == nil {
 		err = sh.put(ctx, name+"i", j.input.Bytes())
 	}
@@ -183,12 +187,15 @@ func (j *job) execute(ctx context.Context, number int) (int, error) {
 	if status < 0 {
 		return 0, errors.New("its status is not known")
 	}
+	if last {
+		return status, nil
+	}
 	if !j.isLive {
 		if err := j.fetch(ctx, name); err != nil {
 			return 0, err
 		}
 	}
-	_, err = sh.typed(ctx, "rm -f $d/"+name+"[cioers]")
+	_, err = sh.typed(ctx, "rm -f $d/p $d/"+name+"[cioers]")
 	if IsOurs(err) && ctx.Err() != nil {
 		return 0, err
 	}

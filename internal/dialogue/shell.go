@@ -52,6 +52,7 @@ type Shell struct {
 	next int // number of a job
 	part int // number of a part of a file
 	pace pace
+	last bool // what comes next is the last
 
 	unanswered bool     // what was typed last, as far as is known
 	concealing []func() // of conceal, until it is answered
@@ -223,7 +224,7 @@ func (sh *Shell) take(ctx context.Context) error {
 // answer types a command and waits for its answer. silent: it has none.
 func (sh *Shell) answer(ctx context.Context, command string, silent bool) (string, error) {
 	if sh.dirty {
-		limited, cancel := context.WithTimeout(ctx, resyncTime)
+		limited, cancel := context.WithTimeoutCause(ctx, resyncTime, &SilentError{Command: ":", Limit: resyncTime})
 		defer cancel()
 		// Erase the line, interrupt what is in the foreground, see who is there.
 		if err := sh.session.Console.Send(limited, "\x15\x03\n"); err != nil {
@@ -353,11 +354,27 @@ func (sh *Shell) end(reason error) {
 	})
 }
 
-// Close ends it; what runs in the guest lives on.
+// Close ends it; what runs in the guest lives on, and so does its directory there:
+// see Farewell for a guest whose disk is kept.
 func (sh *Shell) Close() error {
 	sh.end(ErrClosed)
 	sh.stop()
 	return nil
+}
+
+// Farewell has the next command, which brings the guest down, remove all that is
+// kept in the guest for this Shell before it does anything else. Nothing is known
+// of it but its status, and nothing can be run after it.
+func (sh *Shell) Farewell() {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.last = true
+}
+
+func (sh *Shell) isLast() bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.last
 }
 
 // Wait waits until the console has ended, or Close was called, and says which.

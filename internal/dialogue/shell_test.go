@@ -205,7 +205,7 @@ func TestShell(t *testing.T) {
 			if text := w.log.String(); strings.Contains(text, "printf '\\000") || !strings.Contains(text, "are typed here, not shown]") {
 				t.Errorf("the log shows what was typed:\n%s", text)
 			}
-			if left, _ := filepath.Glob(w.dir + "/hqa.*/[0-9]*"); len(left) > 0 {
+			if left, _ := filepath.Glob(w.dir + "/hqa.*/*"); len(left) > 0 {
 				t.Errorf("files are left in the guest: %q", left)
 			}
 		})

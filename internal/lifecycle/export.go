@@ -59,6 +59,9 @@ func (r *run) powerOff(ctx context.Context) error {
 	for len(r.consoleLines) > 0 {
 		<-r.consoleLines
 	}
+	if r.shell != nil {
+		r.shell.Farewell() // else its files would be on the disk that is exported
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, downTime, fmt.Errorf("it took longer than %s", downTime))
 	defer cancel()
 	ctx, release := r.unlessFaulted(ctx)

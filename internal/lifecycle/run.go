@@ -118,14 +118,14 @@ type run struct {
 	resources resources
 	seed      string // path of the NoCloud seed; empty: there is none
 
-	qemuTail  *process.Tail // the end of what QEMU wrote
-	started   time.Time     // of the machine
-	machine   *qemu.Machine
-	console   *console.Console
-	lines     serialLines
-	dialogue  dialogue.Script        // of console-script
-	speaking  atomic.Pointer[string] // why nobody else may type on the console; nil: everybody may
-	shellUser string                 // who is logged in on the console, with transport: serial
+	qemuTail *process.Tail // the end of what QEMU wrote
+	started  time.Time     // of the machine
+	machine  *qemu.Machine
+	console  *console.Console
+	lines    serialLines
+	dialogue dialogue.Script        // of console-script
+	speaking atomic.Pointer[string] // why nobody else may type on the console; nil: everybody may
+	shell    *dialogue.Shell        // on the console, with transport: serial; nil: none yet
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
 	hint         chan struct{} // the console has named an SSH server

@@ -60,6 +60,13 @@ type notReadyError struct {
 
 func (e notReadyError) Unwrap() error { return e.error }
 
+// What is said on the console, in the words of errors.
+const (
+	holdingScript = "holding the console-script"
+	gettingShell  = "getting to a shell"
+	usingShell    = "using the shell" // that somebody is logged in to
+)
+
 // getReady waits until the console says that the guest is ready, and holds the
 // user's dialogue with it. It tells whether it did anything.
 func (r *run) getReady(ctx context.Context) (bool, error) {
@@ -79,7 +86,7 @@ func (r *run) getReady(ctx context.Context) (bool, error) {
 	begin := time.Now()
 	value := func(name string) string { v, _ := r.Host.lookup(name); return v }
 	if err := r.dialogue.Run(ctx, r.console, value); err != nil {
-		return false, dialogueError{"holding the console-script", err}
+		return false, dialogueError{holdingScript, err}
 	}
 	r.Log.Printf("The console-script was held in %s.", actions.Seconds(time.Since(begin)))
 	return true, nil
@@ -103,23 +110,22 @@ func (r *run) openShell(ctx context.Context, poke bool) error {
 	r.haveClient(client)
 	r.result.SSH = time.Since(begin)
 	r.Log.Printf("A shell of the user %s runs on the serial console. The script's two outputs are one there, with what else the console prints. "+
-		"There are no saved machines, and no sync: tar; results of the script beside the workspace come back up to 4 MiB.", r.shellUser)
+		"There are no saved machines, and no sync: tar; results of the script beside the workspace come back up to 4 MiB.", r.shell.User())
 	return nil
 }
 
 func (r *run) overShell(ctx context.Context, s *dialogue.Session) (*guest.Client, error) {
-	const doing = "getting to a shell"
 	if err := s.Enter(ctx); err != nil {
-		return nil, dialogueError{doing, err}
+		return nil, dialogueError{gettingShell, err}
 	}
 	sh, err := dialogue.OpenShell(ctx, r.console, s)
 	if err != nil {
-		return nil, dialogueError{doing, err}
+		return nil, dialogueError{usingShell, err}
 	}
-	r.shellUser = sh.User()
+	r.shell = sh
 	client, err := guest.Over(ctx, sh, guest.Options{User: sh.User(), Silence: paceOf(r.accel.Accel).deaf, Greeting: guest.Greeting{SetClock: true}})
 	if err != nil {
-		return nil, dialogueError{doing, err}
+		return nil, dialogueError{usingShell, err}
 	}
 	return client, nil
 }
@@ -137,22 +143,36 @@ func (r *run) killGrace(cause error) time.Duration {
 	return 0
 }
 
-// dialogueFailure explains a login on the console that did not go as it should.
+// dialogueFailure explains a dialogue on the console that did not go as it should.
 func (r *run) dialogueFailure(e dialogueError) error {
-	if errors.As(e, new(*dialogue.ExpectError)) {
-		failure := fail(BootFailed, "The console-script did not get on", fmt.Errorf("console-script: %w", e.error),
-			"Compare what is expected with the last lines of the console, above; what an earlier expect has matched is not seen again.")
-		failure.Quote = r.lastWords()
-		return failure
+	if e.doing == holdingScript {
+		return r.quoting(fail(BootFailed, "The console-script did not get on", fmt.Errorf("console-script: %w", e.error),
+			"Compare what is expected with the last lines of the console, above; what an earlier expect has matched is not seen again."))
 	}
 	err := fmt.Errorf("%s: %w", e.doing, e.error)
-	if errors.Is(e, dialogue.ErrPassword) {
+	switch {
+	case errors.Is(e, dialogue.ErrPassword):
 		return fail(BootFailed, "The serial console asks for a password", err,
 			"Log in with the input console-script: expect \"login:\", send \"root\\n\", expect \"assword:\", send env PASSWORD \"\\n\".",
 			"Or use another way to provision, or an image whose console lets root in without a password.")
+	case errors.As(e, new(dialogue.LoginError)):
+		return fail(BootFailed, "No login on the serial console", err,
+			"Use another way to provision, an image whose console lets root in without a password, or the input console-script.")
+	case e.doing == usingShell:
+		return r.quoting(fail(BootFailed, "The shell on the serial console cannot be used", err,
+			"Somebody is logged in there, and the last lines of the console, above, are what the shell says. It must be a POSIX shell "+
+				"with the usual programs in its PATH, and have a directory for temporary files that can be written.",
+			"Without transport: serial none of this is needed, but an SSH server is."))
 	}
-	return fail(BootFailed, "No login on the serial console", err,
-		"Use another way to provision, an image whose console lets root in without a password, or the input console-script.")
+	return r.quoting(fail(BootFailed, "The key could not be put into the guest", err,
+		"Somebody is logged in on the serial console, and its last lines, above, are what the shell says. It must be root's, in a guest with an SSH server.",
+		"Or use another way to provision."))
+}
+
+// quoting adds the console's last lines to an error.
+func (r *run) quoting(e *Error) *Error {
+	e.Quote = r.lastWords()
+	return e
 }
 
 // shellLate explains a boot whose time was over before there was a shell on the
@@ -167,11 +187,13 @@ func (r *run) shellLate(err error) *Error {
 	if n := len(r.console.Tail(-1)); n == 0 {
 		text += "; the console is empty: the guest may not use its serial line"
 	}
-	e := fail(BootFailed, "No shell on the serial console in time", errors.New(text),
+	if said.doing == usingShell {
+		return r.quoting(fail(BootFailed, "The shell on the serial console did not answer in time", errors.New(text),
+			"Look at the last lines of the console, above: something else may print or read there.", "Raise boot-timeout if the guest is slow."))
+	}
+	return r.quoting(fail(BootFailed, "No shell on the serial console in time", errors.New(text),
 		"Look at the last lines of the console, above: what waits there can be answered by the input console-script.",
-		"Raise boot-timeout if the guest was still booting.")
-	e.Quote = r.lastWords()
-	return e
+		"Raise boot-timeout if the guest was still booting."))
 }
 
 // consoleQuote is how many lines of the console an error quotes.
@@ -200,10 +222,8 @@ func (r *run) notReady(err, cause error) *Error {
 	if limit.retry {
 		why = limit.text
 	}
-	e := fail(BootFailed, "The guest did not say that it is ready",
+	return r.quoting(fail(BootFailed, "The guest did not say that it is ready",
 		fmt.Errorf("no line of the serial console matches ready-pattern %q: %s", ready.pattern, why),
 		"Compare ready-pattern with the last lines of the console, above; it is tried on each line, and on one that has not ended.",
-		"Raise boot-timeout if the guest was still booting.")
-	e.Quote = r.lastWords()
-	return e
+		"Raise boot-timeout if the guest was still booting."))
 }

@@ -1,8 +1,10 @@
 package lifecycle
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"regexp"
@@ -189,6 +191,68 @@ func TestConsoleWantsPassword(t *testing.T) {
 			t.Error("the console is still spoken for")
 		}
 	})
+}
+
+// TestAfterLogin: what fails when somebody is logged in is no missing login.
+func TestAfterLogin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lacks string        // what the shell answers to the question for programs
+		wait  bool          // or it does not answer
+		limit time.Duration // boot-timeout
+		title string
+		says  string
+	}{
+		"a lack":    {"od tr ", false, time.Hour, "The shell on the serial console cannot be used", "the guest lacks od, tr"},
+		"no answer": {"", true, time.Hour, "The shell on the serial console cannot be used", `":" did not end within 5s on the serial console`},
+		"no time":   {"", true, 10 * time.Second, "The shell on the serial console did not answer in time", "within boot-timeout (10s): using the shell"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, guest, _ := talking(t)
+				r.config.Transport = transportSerial
+				go aShell(guest, tc.lacks, tc.wait)
+				ctx, cancel := context.WithTimeoutCause(t.Context(), tc.limit, overTime(tc.limit))
+				defer cancel()
+				err := r.openShell(ctx, false)
+				var said dialogueError
+				var failure *Error
+				if late := r.shellLate(err); late != nil {
+					failure = late
+				} else if !errors.As(err, &said) || !errors.As(r.dialogueFailure(said), &failure) {
+					t.Fatalf("err = %v", err)
+				}
+				if failure.Kind != BootFailed || failure.Title != tc.title || len(failure.Quote) == 0 {
+					t.Errorf("%s: %v (%q)", failure.Title, failure, failure.Quote)
+				}
+				if !strings.HasSuffix(failure.Error(), tc.says) {
+					t.Errorf("it says %v", failure)
+				}
+			})
+		})
+	}
+	r, guest, _ := talking(t)
+	print(t, guest, "sh: mkdir: read-only file system\r\n")
+	var failure *Error
+	key := dialogueError{"putting the key into the guest", &dialogue.CommandError{Command: "mkdir", Status: "1"}}
+	if !errors.As(r.dialogueFailure(key), &failure) || failure.Title != "The key could not be put into the guest" {
+		t.Errorf("%+v", failure)
+	}
+}
+
+// aShell is a guest with a shell that tells which programs it lacks, or does not
+// answer.
+func aShell(guest net.Conn, lacks string, wait bool) {
+	marks := regexp.MustCompile(`"(\w+)"-b(\d+);`)
+	_, _ = io.WriteString(guest, "\r\nbox# ")
+	for lines := bufio.NewScanner(guest); lines.Scan(); {
+		line := lines.Text()
+		if _, token, ok := strings.Cut(line, `echo "`); ok && strings.HasSuffix(line, "-ready") {
+			_, _ = io.WriteString(guest, strings.Replace(token, `"`, "", 1)+"\r\n")
+		}
+		if m := marks.FindStringSubmatch(line); m != nil && !wait {
+			_, _ = fmt.Fprintf(guest, "%[1]s-b%[2]s\r\n<=%[3]s=>\r\n%[1]s-e%[2]s 0\r\n", m[1], m[2], lacks)
+		}
+	}
 }
 
 // TestNoShellInTime does not speak of SSH.

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/org/hurd-qemu-action/internal/actions"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 	"github.com/org/hurd-qemu-action/internal/serial"
+	"github.com/org/hurd-qemu-action/internal/units"
 )
 
 // The sockets in a run directory on which the guest's serial lines are served:
@@ -24,7 +26,37 @@ const (
 type serialLines struct {
 	console *serial.Hub
 	second  *serial.Hub // nil: the guest has no second line
-	log     io.Writer   // of the second line
+	log     *lineLog    // of the second line
+}
+
+// lineLogMost is how much of the second serial line is kept, as of the console.
+const lineLogMost = 64 * units.MiB
+
+// A lineLog keeps what a line has sent, up to a limit. It never fails: a line must
+// not end because nobody can keep what it says.
+type lineLog struct {
+	w    io.Writer
+	room units.Bytes
+	warn func(text string) // called once, when no more is kept
+}
+
+// Write takes all of p.
+func (l *lineLog) Write(p []byte) (int, error) {
+	if l.room <= 0 {
+		return len(p), nil
+	}
+	kept := p[:min(units.Bytes(len(p)), l.room)]
+	l.room -= units.Bytes(len(kept))
+	_, err := l.w.Write(kept)
+	switch {
+	case err != nil:
+		l.room = 0
+		l.warn("it could not be written: " + err.Error())
+	case l.room == 0:
+		_, _ = io.WriteString(l.w, "\n[the rest of this line is not kept: the log has reached its limit]\n") // the warning says so too
+		l.warn("it has reached its limit of " + lineLogMost.Human())
+	}
+	return len(p), nil
 }
 
 // openLines serves the serial lines, before there is a machine: a port that is
@@ -39,10 +71,14 @@ func (r *run) openLines(ctx context.Context) error {
 	if !r.config.SerialPort.Set {
 		return nil
 	}
-	var err error
-	if l.log, err = r.log("serial2.log"); err != nil {
+	const name = "serial2.log"
+	w, err := r.log(name)
+	if err != nil {
 		return err
 	}
+	l.log = &lineLog{w, lineLogMost, func(text string) {
+		r.Log.Annotate(actions.Warning, "The log of the second serial port is not complete", r.logs.path(name)+" ends early: "+text+". The port itself goes on.")
+	}}
 	l.second = serial.NewHub(serial.Options{})
 	r.cleanup.push("closing the second serial port", func(context.Context) error { return l.second.Close() })
 	if err := l.second.ListenUnix(ctx, filepath.Join(r.dir, SecondSerialSocket)); err != nil {
@@ -56,7 +92,7 @@ func (r *run) openLines(ctx context.Context) error {
 	if r.config.SerialPort.Telnet {
 		how = "telnet"
 	}
-	r.Log.Printf("The guest's second serial port is served on %s (%s), to every user of this machine; its log is %s", address, how, r.logs.path("serial2.log"))
+	r.Log.Printf("The guest's second serial port is served on %s (%s), to every user of this machine; its log is %s", address, how, r.logs.path(name))
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,3 +92,34 @@ func TestSerialPortTaken(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+// TestLineLog: a log that is full, or can't be written, does not end the line,
+// and says so once.
+func TestLineLog(t *testing.T) {
+	var kept strings.Builder
+	for name, tc := range map[string]struct {
+		to        io.Writer
+		kept      string
+		complaint string
+	}{
+		"full":   {&kept, "one\nt\n[the rest of this line is not kept: the log has reached its limit]\n", "limit of 64 MiB"},
+		"broken": {brokenWriter{}, "", "no space left"},
+	} {
+		kept.Reset()
+		var warned []string
+		var line strings.Builder
+		l := &lineLog{tc.to, 5, func(text string) { warned = append(warned, text) }}
+		for _, text := range []string{"one\n", "two\n", "three\n"} {
+			if _, err := io.Copy(io.MultiWriter(&line, l), strings.NewReader(text)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if kept.String() != tc.kept || line.String() != "one\ntwo\nthree\n" || len(warned) != 1 || !strings.Contains(warned[0], tc.complaint) {
+			t.Errorf("%s: kept %q, line %q, warned %q", name, kept.String(), line.String(), warned)
+		}
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }

@@ -221,6 +221,14 @@ func (l *Log) Guest() (stdout, stderr io.Writer) {
 	return guest{l, l.opt.Stdout}, guest{l, l.opt.Stderr}
 }
 
+// EndGuest ends what the guest prints, for now: with a runner, the fence around it.
+// Whatever of ours is printed does that as well.
+func (l *Log) EndGuest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closeFence()
+}
+
 // AddMask makes a value a secret, and any of its lines: from now on *** stands
 // for it in our own words. The runner is told as well, and takes it out of the
 // rest of the log; without a runner nothing is printed. What a guest prints is

@@ -30,7 +30,7 @@ func (c Command) console(cmd *consoleCommand) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	defer watchSignals(cancel)()
-	err := c.connect(ctx, cmd)
+	err := c.connect(ctx, cancel, cmd)
 	var interrupt lifecycle.Interrupt
 	switch {
 	case errors.As(context.Cause(ctx), &interrupt):
@@ -42,7 +42,7 @@ func (c Command) console(cmd *consoleCommand) int {
 	return 0
 }
 
-func (c Command) connect(ctx context.Context, cmd *consoleCommand) error {
+func (c Command) connect(ctx context.Context, cancel context.CancelCauseFunc, cmd *consoleCommand) error {
 	host, err := c.host(".")
 	if err != nil {
 		return err
@@ -65,10 +65,21 @@ func (c Command) connect(ctx context.Context, cmd *consoleCommand) error {
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	defer func() { _ = conn.Close() }() // all was said
-	if in, ok := c.Stdin.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		return c.interact(in, conn, filepath.Base(dir))
+	if isTerminal(c.Stdin) {
+		return c.interact(c.Stdin.(*os.File), conn, filepath.Base(dir))
+	}
+	if c.getenv("GITHUB_ACTIONS") == "true" && !isTerminal(c.Stdout) {
+		// The runner reads it, and must not take what the guest says for commands.
+		log := c.log(true, cancel)
+		defer log.EndGuest()
+		c.Stdout, _ = log.Guest()
 	}
 	return c.converse(conn.(*net.UnixConn))
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // converse types what standard input has, and prints what comes until the guest

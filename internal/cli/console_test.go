@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -103,6 +104,20 @@ func TestConsolePiped(t *testing.T) {
 	status = Command{Stdout: &out, Stderr: &diag, Args: []string{"console", "--second", "--guest", dir}}.Main()
 	if status != 125 || !strings.Contains(diag.String(), "no second serial port: give its run the input serial-port") {
 		t.Errorf("status %d, %q", status, diag.String())
+	}
+}
+
+// TestConsoleInJob: in a job the runner takes nothing that the guest says for a
+// command, and hears the commands that follow.
+func TestConsoleInJob(t *testing.T) {
+	dir, _ := aGuest(t)
+	var out, diag bytes.Buffer
+	status := Command{
+		Stdin: strings.NewReader("root\n"), Stdout: &out, Stderr: &diag, Environ: []string{"GITHUB_ACTIONS=true"}, Args: []string{"console", "--guest", dir},
+	}.Main()
+	form := regexp.MustCompile(`\A::stop-commands::(\w+)\nbox login: <"root\\n">\n::(\w+)::\n\z`)
+	if m := form.FindStringSubmatch(out.String()); status != 0 || m == nil || m[1] != m[2] || diag.String() != "" {
+		t.Errorf("status %d, %q, %q", status, out.String(), diag.String())
 	}
 }
 

@@ -265,8 +265,10 @@ func container(mark string, hostname func() (string, error)) string {
 	return name
 }
 
-func (c Command) terminal() bool {
-	f, ok := c.Stderr.(*os.File)
+func (c Command) terminal() bool { return isTerminal(c.Stderr) }
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

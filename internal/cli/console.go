@@ -77,11 +77,6 @@ func (c Command) connect(ctx context.Context, cancel context.CancelCauseFunc, cm
 	return c.converse(conn.(*net.UnixConn))
 }
 
-func isTerminal(stream any) bool {
-	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
 // converse types what standard input has, and prints what comes until the guest
 // has said nothing more for some seconds, which the other side watches.
 func (c Command) converse(conn *net.UnixConn) error {

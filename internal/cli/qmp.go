@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/org/hurd-qemu-action/internal/lifecycle"
 	"github.com/org/hurd-qemu-action/internal/monitor"
 )
@@ -144,7 +142,7 @@ type line struct {
 
 // lines reads commands from standard input and carries them out until it ends.
 func (s *qmpSession) lines(ctx context.Context) error {
-	if f, ok := s.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if isTerminal(s.Stdin) {
 		fmt.Fprintln(s.Stderr, "Commands for QEMU, one per line; an empty input (Ctrl-D) ends this.")
 	}
 	input := make(chan line)

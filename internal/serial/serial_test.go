@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -92,7 +93,7 @@ func say(t *testing.T, w io.Writer, text string) {
 	}
 }
 
-func hear(t *testing.T, c net.Conn, want string) {
+func hear(t *testing.T, c io.Reader, want string) {
 	t.Helper()
 	buf := make([]byte, len(want))
 	if n, err := io.ReadFull(c, buf); err != nil || string(buf) != want {
@@ -123,59 +124,101 @@ func TestHub(t *testing.T) {
 	hear(t, third, "new")
 }
 
+// twoWays is a connection of which one direction can end before the other, in a
+// bubble of package synctest.
+type twoWays struct {
+	net.Conn // of what is not used: addresses and deadlines
+	*io.PipeReader
+	*io.PipeWriter
+}
+
+func (c twoWays) Read(p []byte) (int, error)  { return c.PipeReader.Read(p) }
+func (c twoWays) Write(p []byte) (int, error) { return c.PipeWriter.Write(p) }
+func (c twoWays) SetDeadline(time.Time) error { return nil }
+func (c twoWays) Close() error                { return errors.Join(c.PipeReader.Close(), c.PipeWriter.Close()) }
+
+// connect has the hub accept one.
+func connect(h *Hub) (from *io.PipeReader, to *io.PipeWriter) {
+	theirIn, to := io.Pipe()
+	from, theirOut := io.Pipe()
+	h.accept(twoWays{nil, theirIn, theirOut}, false)
+	return from, to
+}
+
 // TestHubOneShot is `echo ls | socat - TCP:...` and another socat that reads.
 func TestHubOneShot(t *testing.T) {
-	h, w := newHub(t, Options{LingerQuiet: 50 * time.Millisecond})
-	address := listen(t, h, false)
-	c := dial(t, "tcp", address)
-	say(t, c, "ls\n")
-	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	w.await(t, "ls\n")
-	for !h.halfClosed() {
-		time.Sleep(time.Millisecond)
-	}
-	say(t, h, "files\r\n")
-	// It gets its answer, and an end when the guest is quiet.
-	if text, err := io.ReadAll(c); err != nil || string(text) != "files\r\n" {
-		t.Errorf("%q, %v", text, err)
-	}
-	hear(t, dial(t, "tcp", address), "files\r\n")
-}
-
-func (h *Hub) halfClosed() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for c := range h.clients {
-		if c.half {
-			return true
+	synctest.Test(t, func(t *testing.T) {
+		h, w := newHub(t, Options{})
+		from, to := connect(h)
+		say(t, to, "ls\n")
+		_ = to.Close() // never fails
+		w.await(t, "ls\n")
+		time.Sleep(lingerQuiet - time.Nanosecond)
+		say(t, h, "files\r\n")
+		answered := time.Now()
+		// It gets its answer, and an end when the guest is quiet.
+		if text, err := io.ReadAll(from); err != nil || string(text) != "files\r\n" {
+			t.Errorf("%q, %v", text, err)
 		}
-	}
-	return false
+		if quiet := time.Since(answered); quiet != lingerQuiet {
+			t.Errorf("it ends when the guest is quiet for %v", quiet)
+		}
+		from, to = connect(h)
+		hear(t, from, "files\r\n")
+		_ = to.Close() // never fails
+		if text, err := io.ReadAll(from); err != nil || len(text) > 0 {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
 }
 
-// TestHubBounds: neither what is kept nor a client that does not read grow
-// without end, and the guest is not held up.
+// TestHubBounds: neither what is kept nor the clients are without end.
 func TestHubBounds(t *testing.T) {
 	h, _ := newHub(t, Options{})
 	address := listen(t, h, false)
 	say(t, h, strings.Repeat("x", keptMost)+"the last words")
-	slow := dial(t, "tcp", address)
-	hear(t, slow, strings.Repeat("x", keptMost-len("the last words"))+"the last words")
-	block := strings.Repeat("y", 64<<10)
-	for range 200 {
-		say(t, h, block)
-	}
-	if n, err := io.Copy(io.Discard, slow); err == nil && n >= int64(200*len(block)) {
-		t.Errorf("a client that did not read got all %d bytes", n)
-	}
+	hear(t, dial(t, "tcp", address), strings.Repeat("x", keptMost-len("the last words"))+"the last words")
 	var conns []net.Conn
-	for range clientsMost + 1 {
+	for range clientsMost {
 		conns = append(conns, dial(t, "tcp", address))
 	}
-	if _, err := conns[clientsMost].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+	last := len(conns) - 1
+	if _, err := conns[last].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one client too many: %v", err)
+	}
+	say(t, h, "for all")
+	for _, c := range conns[:last] {
+		hear(t, c, "for all")
+	}
+}
+
+// TestHubSlowClient: one that does not read is let go, and the guest is not held up.
+func TestHubSlowClient(t *testing.T) {
+	h, _ := newHub(t, Options{})
+	ours, theirs := net.Pipe() // which holds nothing itself
+	defer func() { _ = ours.Close() }()
+	h.accept(theirs, false)
+	var c *client
+	for c = range h.clients {
+	}
+	waits := func() (queued int, gone bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(c.queue), c.gone
+	}
+	block := strings.Repeat("y", 64<<10)
+	// As much as is queued may be on its way besides.
+	for range 2*queueMost/len(block) + 1 {
+		say(t, h, block)
+		if n, _ := waits(); n > queueMost {
+			t.Fatalf("%d bytes wait for a client that does not read", n)
+		}
+	}
+	if _, gone := waits(); !gone {
+		t.Error("a client that does not read is not let go")
+	}
+	if _, err := ours.Write([]byte("x")); err == nil {
+		t.Error("its connection is open")
 	}
 }
 

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -198,6 +197,24 @@ func TestE2ETransportSerialTimeout(t *testing.T) {
 	}
 }
 
+// untilAnswered logs in on a serial line as root and types a command, as often as
+// it takes: what comes before a getty, or a login, is ready is lost.
+func untilAnswered(t *testing.T, command, answer string, typed func(line string) (heard string)) string {
+	t.Helper()
+	said := typed("root")
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(said, answer); {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s came, but:\n%s", answer, said)
+		}
+		line := command
+		if strings.HasSuffix(strings.TrimSpace(said), "login:") {
+			line = "root"
+		}
+		said += typed(line)
+	}
+	return said
+}
+
 // TestE2ESerialPort has real clients on the second serial port and on the
 // console of a guest that is reached over SSH, and on those of a restored one.
 func TestE2ESerialPort(t *testing.T) {
@@ -217,27 +234,22 @@ func TestE2ESerialPort(t *testing.T) {
 		p.stderr.await(t, "Script", "error: ")
 		address := "TCP:localhost:" + port
 		// As in the guide: one-shot tools, of which one sends and another one reads.
-		said := runClient(t, "echo root | socat - "+address+"; sleep 1; echo 'ls -la /etc/inittab; echo answer-$((40 + 2))' | socat - "+address)
-		deadline := time.Now().Add(30 * time.Second)
-		for !strings.Contains(said, "answer-42") && time.Now().Before(deadline) {
-			said += runClient(t, "socat -T 2 - "+address+",readbytes=1024 </dev/null")
-		}
-		has(t, "the second port", said, "-rw-r--r--", "answer-42")
+		said := untilAnswered(t, "ls -la /etc/inittab; echo answer-$((40 + 2))", "answer-42", func(line string) string {
+			heard := runClient(t, "printf '%s\\n' '"+line+"' | socat - "+address)
+			return heard + runClient(t, "socat -T 2 - "+address+",readbytes=1024 </dev/null")
+		})
+		has(t, "the second port", said, "-rw-r--r--")
 
-		console := exec.CommandContext(t.Context(), "/proc/self/exe", "console")
-		console.Env = []string{asProgram + "=1", "RUNNER_TEMP=" + p.temp, "HOME=" + cache}
-		console.Stdin = strings.NewReader("root\n")
-		first, err := console.CombinedOutput()
-		if err != nil {
-			t.Errorf("console: %v\n%s", err, first)
-		}
-		console = exec.CommandContext(t.Context(), "/proc/self/exe", "console")
-		console.Env = []string{asProgram + "=1", "RUNNER_TEMP=" + p.temp, "HOME=" + cache}
-		console.Stdin = strings.NewReader("echo console-$((40 + 3)); touch /tmp/done\n")
-		second, err := console.CombinedOutput()
-		if err != nil || !bytes.Contains(second, []byte("console-43")) {
-			t.Errorf("console: %v\n%s", err, second)
-		}
+		untilAnswered(t, "echo console-$((40 + 3)); touch /tmp/done", "console-43", func(line string) string {
+			console := exec.CommandContext(t.Context(), "/proc/self/exe", "console")
+			console.Env = []string{asProgram + "=1", "RUNNER_TEMP=" + p.temp, "HOME=" + cache}
+			console.Stdin = strings.NewReader(line + "\n")
+			heard, err := console.CombinedOutput()
+			if err != nil {
+				t.Errorf("console: %v\n%s", err, heard)
+			}
+			return string(heard)
+		})
 		if status := p.wait(); status != 0 || !strings.Contains(p.stdout.String(), state) {
 			t.Errorf("exit status %d, stdout %q", status, p.stdout)
 		}

@@ -113,7 +113,8 @@ func TestShellLastWords(t *testing.T) {
 	}
 	select {
 	case <-said:
-	case <-r.done:
+	case err := <-r.done:
+		t.Logf("it has ended before: %v", err)
 	}
 	if err := askUntil(t, c, r.done); err != nil || !strings.HasPrefix(r.out.String(), "the last words\n") {
 		t.Errorf("%v, %q", err, r.out.String())

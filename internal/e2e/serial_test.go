@@ -197,6 +197,40 @@ func TestE2ETransportSerialTimeout(t *testing.T) {
 	}
 }
 
+// TestE2ETransportSerialExport: the disk that comes out of a guest that was talked
+// to over its console has nothing of the talk.
+func TestE2ETransportSerialExport(t *testing.T) {
+	needGuest(t)
+	image := guestWith(t, map[string]string{"/etc/inittab": gettysTab})
+	p := start(t, setup{action: true, env: []string{
+		"INPUT_IMAGE=" + image, "INPUT_ACCEL=tcg", "INPUT_MEMORY=512M", "INPUT_TRANSPORT=serial", "INPUT_IMAGE-OUTPUT=next.qcow2",
+		// This guest's /tmp is not on the disk.
+		"INPUT_CONSOLE-SCRIPT=expect \"login:\" within 2m\nsend \"root\\n\"\nexpect \"# \"\nsend \"TMPDIR=/root; export TMPDIR\\n\"\n",
+		"INPUT_RUN=ls -d /root/hqa.*; echo built >/root/result",
+	}})
+	p.keep = []string{"next.qcow2"}
+	if status := p.wait(); status != 0 {
+		t.Fatalf("exit status = %d", status)
+	}
+	has(t, "the log", p.stdout.String(), "\n/root/hqa.")
+	raw := filepath.Join(t.TempDir(), "next.img")
+	if out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-O", "raw", filepath.Join(p.workspace, "next.qcow2"), raw).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	editDisk(t, raw, func(root *ext2.FS, _ *ext2.Batch) error {
+		if text, err := root.ReadFile("/root/result"); err != nil || string(text) != "built\n" {
+			t.Errorf("%q, %v", text, err)
+		}
+		entries, err := root.ReadDir("/root")
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name, "hqa.") {
+				t.Errorf("/root/%s is left", e.Name)
+			}
+		}
+		return err
+	})
+}
+
 // untilAnswered logs in on a serial line as root and types a command, as often as
 // it takes: what comes before a getty, or a login, is ready is lost.
 func untilAnswered(t *testing.T, command, answer string, typed func(line string) (heard string)) string {

@@ -164,11 +164,17 @@ func TestShellFarewell(t *testing.T) {
 	sh, c := w.shell(t, 20*time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &waiter{text: "begun\n", found: cancel}
-	if _, err := c.Run(ctx, guest.Command{Line: "echo begun; sleep 1", Stdout: out, Live: true}); !errors.Is(err, context.Canceled) {
+	if _, err := c.Run(ctx, guest.Command{Line: "cat; sleep 1", Stdin: strings.NewReader("begun\n"), Stdout: out, Live: true}); !errors.Is(err, context.Canceled) {
 		t.Fatal(err) // it leaves files
 	}
-	if left, _ := filepath.Glob(w.dir + "/hqa.*/*"); len(left) == 0 {
+	left, _ := filepath.Glob(w.dir + "/hqa.*/*")
+	if len(left) == 0 {
 		t.Error("there is nothing to remove")
+	}
+	for _, name := range left {
+		if strings.HasSuffix(name, "i") {
+			t.Error("the input of a command that runs is kept in the guest")
+		}
 	}
 	sh.Farewell()
 	if status, err := c.Run(t.Context(), guest.Command{Line: "ls " + w.dir + " >" + w.dir + "/list; exit 3"}); err != nil || status.Code != 3 {

@@ -77,14 +77,15 @@ const programs = "cat dd od rm sha256sum tr wc"
 // when the answer was lost.
 //
 // In the background of an interactive shell a job is a process group of its own
-// and can be interrupted; the outer redirection is for the shell's own remarks.
+// and can be interrupted; the outer redirection is for the shell's own remarks. A
+// live one runs for long, and its input may hold secrets: it is open, and then gone.
 func functions(token string) []string {
 	return []string{
 		`P() { test "$3" = "$k" && return; printf "$2" >>$d/$1 && k=$3; }`,
 		`G() { dd if=$d/$1 bs=` + fmt.Sprint(pieceSize) + ` skip=$2 count=1 >$d/p 2>/dev/null; sha256sum <$d/p; od -An -v -tx1 $d/p | tr -d ' \n'; echo; }`,
 		`X() { r=$?; echo $r >$d/$1s; echo "` + token + `"-x$1 $r; }`,
 		`S() { test ! -e $d/$1r && : >$d/$1r; }`,
-		`L() { S $1 && { { echo "` + token + `"-l$1; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null && q=$!; :; }`,
+		`L() { S $1 && { { echo "` + token + `"-l$1; rm -f $d/$1i; sh $d/$1c 2>&1; X $1; } <$d/$1i | cat & } 2>/dev/null && q=$!; :; }`,
 		`C() { S $1 && { { sh $d/$1c >$d/$1o 2>$d/$1e; X $1; } <$d/$1i & } 2>/dev/null; :; }`,
 	}
 }

@@ -16,8 +16,8 @@ import (
 // that is not pinned. The error is a *DialError.
 //
 // Attempts run under a deadline over connecting, the server's first line, the
-// key exchange, the login and the command. One that hangs gets company, at most
-// two; the first that a server speaks to goes on alone, since each costs an
+// key exchange, the login and the command. One that hangs gets company, a
+// single one; the first that a server speaks to goes on alone, since each costs an
 // emulated guest a tenth of a second of its processor.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	o, err := o.withDefaults()
@@ -38,7 +38,6 @@ type dialer struct {
 	answered chan struct{} // a server has spoken to one
 	attempts int
 	notUntil time.Time // no attempt before this time
-	hinted   bool      // one is to be made at once
 
 	quickOut, slowOut, loginOut int // attempts that ran out of patience, by kind
 	refusals                    int // consecutive answers that look final
@@ -55,9 +54,10 @@ func (d *dialer) dial(ctx context.Context) (*Client, error) {
 	client, err := d.loop(ctx, func(a *attempt) {
 		var own context.Context
 		own, a.cancel = context.WithCancelCause(trying)
+		options := d.options
 		running.Go(func() {
 			defer a.cancel(nil)
-			a.run(own, d.options, d.wake)
+			a.run(own, options, d.wake)
 			d.done <- a
 		})
 	})
@@ -105,8 +105,6 @@ func (d *dialer) loop(ctx context.Context, start func(*attempt)) (*Client, error
 		case <-timer.C:
 		case <-d.answered:
 			d.favor()
-		case <-d.options.Hint:
-			d.hurry()
 		case a := <-d.done:
 			d.drop(a)
 			if a.client != nil {
@@ -133,10 +131,6 @@ func (d *dialer) pause(now time.Time) time.Duration {
 			return forever
 		}
 	}
-	if d.hinted {
-		d.hinted = false
-		return 0
-	}
 	if len(d.live) >= d.timing.most {
 		return forever
 	}
@@ -162,22 +156,6 @@ func (d *dialer) favor() {
 		}
 	}
 	d.live = d.live[i : i+1]
-}
-
-// hurry has an attempt made at once, in place of the oldest of the quick ones if
-// there are as many as there may be.
-func (d *dialer) hurry() {
-	d.hinted = true
-	if len(d.live) < d.timing.most {
-		return
-	}
-	for _, a := range d.live {
-		if !a.slow {
-			a.cancel(errOutrun)
-			d.drop(a)
-			return
-		}
-	}
 }
 
 // talking says that a server answers this attempt: others would only slow it down.
@@ -234,6 +212,9 @@ func (d *dialer) note(a *attempt) (final bool) {
 	case a.talking():
 		d.refusals = 0
 		d.loginOut++
+		if d.stage == StageCommand {
+			d.options.LoginShell = "" // it may be another one
+		}
 	case errors.Is(a.err, errNoAnswer) && a.slow:
 		d.slowOut++
 		pause = 0

@@ -68,7 +68,7 @@ func TestDialGuests(t *testing.T) {
 				return 45*time.Second - at, serve
 			}
 			return 0, serve
-		}, 10800 * time.Millisecond, 3, 15},
+		}, 11100 * time.Millisecond, 2, 15},
 		{"something else answers first", up(5*time.Second, junk), 6 * time.Second, 1, 60},
 		{"a server that hangs after its first line", func(n int, _ time.Duration) (time.Duration, reaction) {
 			if n == 1 {

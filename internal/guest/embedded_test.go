@@ -22,3 +22,26 @@ func TestScriptLine(t *testing.T) {
 		}
 	}
 }
+
+// TestDialLoginShell: a login shell that is not what it was thought to be costs
+// one attempt.
+func TestDialLoginShell(t *testing.T) {
+	s := newServer(t)
+	var lines []string
+	s.command = func(line string, _ sshChannel) (uint32, bool) {
+		lines = append(lines, line)
+		if strings.HasPrefix(line, "set -- ") {
+			return 127, true // fish: Unknown command
+		}
+		return 0, false
+	}
+	o := s.listen()
+	o.LoginShell = "/bin/bash"
+	c := dialed(t, o)
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "set -- ") || !strings.HasPrefix(lines[1], "exec sh -c ") {
+		t.Errorf("%q", lines)
+	}
+	if c.LoginShell() != "/bin/sh" {
+		t.Errorf("the server's word is %q", c.LoginShell())
+	}
+}

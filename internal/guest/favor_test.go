@@ -2,7 +2,6 @@ package guest
 
 import (
 	"context"
-	"fmt"
 	"testing"
 	"time"
 )
@@ -36,37 +35,4 @@ func TestDialFavors(t *testing.T) {
 		}
 		_ = c.Close()
 	})
-}
-
-// TestDialHint makes an attempt as soon as something says that the guest is
-// about to answer, however many others wait.
-func TestDialHint(t *testing.T) {
-	for _, up := range []time.Duration{50 * time.Millisecond, 10010 * time.Millisecond, 100 * time.Second} {
-		t.Run(fmt.Sprint(up), func(t *testing.T) {
-			simulated(t, func(t *testing.T, f *forward, o Options) {
-				f.answer = func(_ int, at time.Duration) (time.Duration, reaction) {
-					if at < up {
-						return 0, silence
-					}
-					return 0, serve
-				}
-				hint := make(chan struct{}, 1)
-				o.Hint = hint
-				time.AfterFunc(up, func() { hint <- struct{}{} })
-				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-				defer cancel()
-				c, err := Dial(ctx, o)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if took := time.Since(f.begin); took != up {
-					t.Errorf("took %v", took)
-				}
-				if f.most > 4 { // one that was given up may not have ended yet
-					t.Errorf("%d connections at once", f.most)
-				}
-				_ = c.Close()
-			})
-		})
-	}
 }

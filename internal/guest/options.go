@@ -26,7 +26,8 @@ type Options struct {
 	// writes to its disk can be deaf for many seconds.
 	Silence time.Duration
 
-	// LoginShell is the user's, when it is known already: see Client.LoginShell.
+	// LoginShell is the user's, when it is known already: see Client.LoginShell. It
+	// is forgotten when the first command has failed.
 	LoginShell string
 
 	// Greeting is what the first command does besides proving that the guest can
@@ -35,10 +36,6 @@ type Options struct {
 
 	// Dial makes the connection; nil uses TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-
-	// Hint says that the guest may be about to answer, as when its console names an
-	// SSH server: an attempt is made at once, and waits for nobody's turn. It may be nil.
-	Hint <-chan struct{}
 
 	// OnFailure is told of every attempt that failed, from Dial's goroutine. It
 	// may be nil.
@@ -99,17 +96,20 @@ type timing struct {
 	loginMost time.Duration // the longest
 }
 
-// defaultTiming sends a fresh SYN every 0.75 s for half a minute, every 1.5 s for
-// the next one, and then every 2.5 s. A server that is there and just slow to
+// defaultTiming sends a fresh SYN every 1.05 s for half a minute, every 2.1 s for
+// the next one, and then every 4.2 s. A SYN that the guest's network does not take
+// waits a second in QEMU's, and is delivered even if its connection was given up:
+// with one a second, an emulated guest whose network comes up has few of them to
+// start a process for. (QEMU's e1000 gives a guest nothing in the second after it
+// is set up.) A server that is there and just slow to
 // speak counts each attempt as a login never tried: since 9.8 OpenSSH refuses a
 // source when it has 15 s of such penalties, of 1 s each, which run off as fast
-// as the clock. 40 attempts in 30 s, and fewer than one a second later, stay
-// below that.
+// as the clock.
 func defaultTiming() timing {
 	return timing{
-		hedge: 500 * time.Millisecond, most: 3, retry: 120 * time.Millisecond,
+		hedge: 500 * time.Millisecond, most: 2, retry: 120 * time.Millisecond,
 		refused: time.Second, repeats: 5,
-		quick: 1500 * time.Millisecond, quickMost: 5 * time.Second, quickEach: 40,
+		quick: 1050 * time.Millisecond, quickMost: 4200 * time.Millisecond, quickEach: 30,
 		slow: 10 * time.Second, slowMost: time.Minute,
 		login: 15 * time.Second, loginMost: 2 * time.Minute,
 	}

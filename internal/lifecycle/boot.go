@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 
@@ -200,8 +199,7 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 	out, _ := r.Log.Guest()
 	last := make(chan string, consoleBacklog)
 	r.consoleLines = last
-	r.hint = make(chan struct{}, 1)
-	saw := r.seeBoot(r.meter.boot.Saw, r.hint)
+	saw := r.meter.boot.Saw
 	c := console.New(m.Console(), console.Options{
 		Log:       r.serial,
 		OnPartial: func(l console.Line) { saw(l.Time, l.Text) },
@@ -242,34 +240,6 @@ func (r *run) watchConsole(ctx context.Context, m *qemu.Machine) {
 
 // redrawWidth keeps the line that shows a boot on one line of a terminal.
 const redrawWidth = 72
-
-// nearSSH is what the console says when an SSH server starts, or when all of
-// them have: init's scripts name it, and a getty comes last.
-var nearSSH = regexp.MustCompile(`(?i)\b(?:sshd|ssh server|secure shell|dropbear)\b|\blogin(?:>|:)`)
-
-// hintsMost is how many lines of a boot have an SSH server asked at once: some
-// count attempts that come to nothing.
-const hintsMost = 6
-
-// seeBoot gives each line of the console, as far as it has come, to the metrics,
-// and hints to whoever dials the guest. It is called by one goroutine at a time.
-func (r *run) seeBoot(saw func(time.Time, string), hint chan<- struct{}) func(time.Time, string) {
-	hints, last := 0, ""
-	return func(at time.Time, text string) {
-		saw(at, text)
-		if r.ready.Load() || hints == hintsMost || !nearSSH.MatchString(text) {
-			return
-		}
-		if last != "" && strings.HasPrefix(text, last) {
-			return // the same line, a bit longer
-		}
-		hints, last = hints+1, text
-		select {
-		case hint <- struct{}{}:
-		default: // nobody has taken the last one yet
-		}
-	}
-}
 
 // showBooting shows a line of the console while the guest boots: all of them in
 // a folded group of a job's log, the last one to a person at a terminal.
@@ -345,7 +315,7 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey,
 		Signer: r.keys.signer, HostKeys: pinned,
 		Emulated: r.accel.Accel == qemu.AccelTCG, Silence: paceOf(r.accel.Accel).deaf,
 		LoginShell: r.loginShell, Greeting: guest.Greeting{SetClock: true, Renew: renew},
-		OnAnswer: func() { boot.Answered(time.Now()) }, Hint: r.hint,
+		OnAnswer: func() { boot.Answered(time.Now()) },
 	})
 	if err != nil {
 		return err

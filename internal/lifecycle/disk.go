@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -121,6 +122,7 @@ func (r *run) useBase(prepared image.Prepared, m manifest) error {
 	}
 	r.Log.Printf("Login: %s (%s)", m.Method, m.Reason)
 	if m.Prepared != nil {
+		r.loginShell = cmp.Or(m.Prepared.User.Shell, "/bin/sh") // passwd(5)
 		for _, w := range m.Prepared.Warnings {
 			r.Log.Annotate(actions.Warning, "Preparing the image", w)
 		}

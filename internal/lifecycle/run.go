@@ -128,9 +128,8 @@ type run struct {
 	shell    *dialogue.Shell        // on the console, with transport: serial; nil: none yet
 	// consoleLines has the last lines of the console.
 	consoleLines chan string
-	hint         chan struct{} // the console has named an SSH server
-	overlayPath  string        // of the machine that runs
-	savedOverlay string        // below it, of a machine that was restored; empty: there is none
+	overlayPath  string // of the machine that runs
+	savedOverlay string // below it, of a machine that was restored; empty: there is none
 	ending       ending
 	ready        atomic.Bool // a command has run in the guest
 	readyAt      time.Time   // when it had

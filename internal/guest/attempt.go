@@ -147,7 +147,7 @@ func (a *attempt) logIn(ctx context.Context, o Options, w *wire) (*Client, error
 	a.server = string(conn.ServerVersion())
 	a.reach(StageCommand)
 	client := newClient(sshConn{ssh.NewClient(conn, chans, reqs), w}, o)
-	if err := client.greet(ctx, o.Greeting); err != nil {
+	if err := client.greet(ctx, o); err != nil {
 		_ = client.Close()
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -11,7 +10,7 @@ import (
 // heldMost is how much of a script's standard error is kept until it is known
 // that the script has begun. The line that says so was printed first, but it
 // comes on another stream: what can overtake it is what the server and the pipes
-// hold, which is less.
+// hold, which is less. What is more than that is dropped.
 const heldMost = 1 << 20
 
 // A beginning finds the line in a session's output that separates what prepares
@@ -24,10 +23,9 @@ type beginning struct {
 	start     func() // called when the script begins; may be nil
 	out, diag io.Writer
 
-	before  bounded      // what was printed on standard output before the mark
-	tail    []byte       // the end of that, which may be half a mark
-	held    bytes.Buffer // of standard error
-	failure error        // of passing on what was held
+	before bounded      // what was printed on standard output before the mark
+	tail   []byte       // the end of that, which may be half a mark
+	held   bytes.Buffer // of standard error
 
 	once  sync.Once
 	begun chan struct{}
@@ -67,7 +65,7 @@ func (b *beginning) when() (time.Time, bool) {
 func (b *beginning) noise() string {
 	var diag bounded
 	_, _ = diag.Write(b.held.Bytes()) // never fails
-	return said(&diag, &b.before)
+	return said(diag.String(), b.before.String()+string(b.tail))
 }
 
 func (b *beginning) stdout() io.Writer { return beginningOut{b} }
@@ -95,7 +93,9 @@ func (b beginningOut) Write(p []byte) (int, error) {
 	}
 	b.now()
 	if held := b.held.Bytes(); len(held) > 0 {
-		_, b.failure = b.diag.Write(held)
+		if _, err := b.diag.Write(held); err != nil {
+			return 0, err
+		}
 	}
 	if len(rest) == 0 {
 		return len(p), nil
@@ -110,13 +110,8 @@ type beginningErr struct{ *beginning }
 
 func (b beginningErr) Write(p []byte) (int, error) {
 	if _, begun := b.when(); begun {
-		if b.failure != nil {
-			return 0, b.failure
-		}
 		return b.diag.Write(p)
 	}
-	if b.held.Len()+len(p) > heldMost {
-		return 0, fmt.Errorf("it printed more than %d bytes on its standard error before its script began", heldMost)
-	}
-	return b.held.Write(p)
+	_, _ = b.held.Write(p[:min(len(p), heldMost-b.held.Len())]) // never fails
+	return len(p), nil
 }

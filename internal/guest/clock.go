@@ -12,14 +12,19 @@ import (
 // A ClockError says that the guest's clock could not be set. The guest is
 // usable; its clock is wrong by Skew.
 type ClockError struct {
-	Skew   time.Duration // guest minus host, before; 0 when it could not be read
+	Skew   time.Duration // guest minus host, before; 0 when it is not known
+	Known  bool          // Skew is
 	Status ExitStatus
 	Stderr string // what date said
 }
 
 // Error says how wrong the clock is and what date said.
 func (e *ClockError) Error() string {
-	return fmt.Sprintf("setting the guest's clock (which is off by %s): date %s: %s", e.Skew, e.Status, e.Stderr)
+	off := ""
+	if e.Known {
+		off = fmt.Sprintf(" (which is off by %s)", e.Skew)
+	}
+	return fmt.Sprintf("setting the guest's clock%s: date %s: %s", off, e.Status, e.Stderr)
 }
 
 // clock is what became of setting the guest's clock.
@@ -68,7 +73,7 @@ func readClock(answer string, now time.Time) clock {
 		text += " (the time could not be read)"
 	}
 	if err != nil || statusErr != nil || status != 0 {
-		c.err = &ClockError{Skew: c.skew, Status: ExitStatus{Code: int(status)}, Stderr: printable(strings.TrimSpace(text))}
+		c.err = &ClockError{Skew: c.skew, Known: err == nil && was != "-", Status: ExitStatus{Code: int(status)}, Stderr: printable(strings.TrimSpace(text))}
 	}
 	return c
 }

@@ -34,11 +34,11 @@ func TestReadClock(t *testing.T) {
 		"1795447324 0":             {skew: time.Hour},
 		"1795443664 1 date: no":    {skew: -time.Minute, err: "setting the guest's clock (which is off by -1m0s): date exited with status 1: date: no"},
 		"- 0":                      {},
-		"- 1 date: no":             {err: "setting the guest's clock (which is off by 0s): date exited with status 1: date: no"},
-		"? 0":                      {err: "setting the guest's clock (which is off by 0s): date exited with status 0: (the time could not be read)"},
-		"? 127 date: not\x1bfound": {err: "setting the guest's clock (which is off by 0s): date exited with status 127: date: not?found (the time could not be read)"},
+		"- 1 date: no":             {err: "setting the guest's clock: date exited with status 1: date: no"},
+		"? 0":                      {err: "setting the guest's clock: date exited with status 0: (the time could not be read)"},
+		"? 127 date: not\x1bfound": {err: "setting the guest's clock: date exited with status 127: date: not?found (the time could not be read)"},
 		"1795443724 -1 x":          {err: "setting the guest's clock (which is off by 0s): date exited with status 0: x"},
-		"":                         {err: "setting the guest's clock (which is off by 0s): date exited with status 0: (the time could not be read)"},
+		"":                         {err: "setting the guest's clock: date exited with status 0: (the time could not be read)"},
 	} {
 		got := readClock(answer, now)
 		text := ""

@@ -44,7 +44,7 @@ func Over(ctx context.Context, conn Conn, o Options) (*Client, error) {
 	o = o.withCommonDefaults()
 	begin := time.Now()
 	c := newClient(conn, o)
-	if err := c.greet(ctx, o.Greeting); err != nil {
+	if err := c.greet(ctx, o); err != nil {
 		_ = c.Close() // it was of no use
 		return nil, fmt.Errorf("running the first command in the guest: %w", err)
 	}

@@ -213,7 +213,7 @@ func (d *dialer) note(a *attempt) (final bool) {
 		d.refusals = 0
 		d.loginOut++
 		if d.stage == StageCommand {
-			d.options.LoginShell = "" // it may be another one
+			d.options.LoginShell, d.options.unsure = "", true // it may be another one
 		}
 	case errors.Is(a.err, errNoAnswer) && a.slow:
 		d.slowOut++

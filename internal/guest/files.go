@@ -82,12 +82,12 @@ func setUp(s Script, dir, line string) (Command, error) {
 	}, nil
 }
 
-// privateDir is a new name for a script's directory in the guest.
-func (c *Client) privateDir() (string, error) {
-	if c.told.tmp == "" {
-		return "", errors.New("no directory for temporary files can be written: tried " + tmpTried)
-	}
-	return path.Join(c.told.tmp, "hurd-qemu-action."+strings.ToLower(rand.Text()[:nameLength])), nil
+// noDirectory is the status of setup.sh when the script's directory can't be made.
+const noDirectory = 73
+
+// privateDir is a new name for a script's directory in one of the guest's.
+func privateDir(tmp string) string {
+	return path.Join(tmp, "hurd-qemu-action."+strings.ToLower(rand.Text()[:nameLength]))
 }
 
 // noiseMost is how much a login shell may print of its own before our programs do.

@@ -37,6 +37,9 @@ type Beginning struct {
 	Data []byte
 }
 
+// notRenewed is the status of hello.sh when a file could not be written.
+const notRenewed = 74
+
 // seedSize is how much randomness a restored guest gets: twice what any of the
 // generators in use takes in.
 const seedSize = 512
@@ -55,14 +58,14 @@ func (e *RenewError) Error() string {
 // told is what the first command has told.
 type told struct {
 	uname string
-	shell string // of the login
-	tmp   string // where a script can be put; empty: nowhere
+	shell string   // of the login
+	tmp   []string // where a script can be put, the best first
 	clock clock
 }
 
 // greet runs the first command and keeps what it tells.
-func (c *Client) greet(ctx context.Context, g Greeting) (err error) {
-	if c.told, err = c.hello(ctx, g); err == nil {
+func (c *Client) greet(ctx context.Context, o Options) (err error) {
+	if c.told, err = c.hello(ctx, o.Greeting); err == nil && !o.unsure {
 		c.loginShell = c.told.shell
 	}
 	return err
@@ -86,18 +89,19 @@ func (c *Client) hello(ctx context.Context, g Greeting) (told, error) {
 		}
 		args, cmd.Stdin = append(args, "renew"), strings.NewReader(program)
 	}
-	var out, diag bounded
-	cmd.Script, cmd.Args, cmd.Stdout, cmd.Stderr = helloScript, args, &out, &diag
+	out, diag := &limited{room: noiseMost}, &bounded{} // a login shell may have much to say
+	cmd.Script, cmd.Args, cmd.Stdout, cmd.Stderr = helloScript, args, out, diag
 	status, err := c.Run(ctx, cmd)
 	if err != nil {
 		return told{}, err
 	}
-	if status.Code != 0 && g.Renew != nil {
-		return told{}, &RenewError{Status: status, Said: said(&diag, &out)}
+	text := said(diag.String(), out.buf.String())
+	if status.Code == notRenewed && g.Renew != nil {
+		return told{}, &RenewError{Status: status, Said: text}
 	}
-	answer, ok := readHello(out.String(), now)
+	answer, ok := readHello(out.buf.String(), now)
 	if !ok || status.Code != 0 {
-		return told{}, fmt.Errorf("the first command %s: %s", status, said(&diag, &out))
+		return told{}, fmt.Errorf("the first command %s: %s", status, text)
 	}
 	return answer, nil
 }
@@ -128,7 +132,7 @@ func readHello(answer string, now time.Time) (t told, ok bool) {
 			t.shell, ok = rest, true
 		case "tmp":
 			if path.IsAbs(rest) {
-				t.tmp = path.Clean(rest)
+				t.tmp = append(t.tmp, path.Clean(rest))
 			}
 		case "clock":
 			if !now.IsZero() {
@@ -140,6 +144,6 @@ func readHello(answer string, now time.Time) (t told, ok bool) {
 }
 
 // said is what a command printed, harmless and in one line.
-func said(diag, out *bounded) string {
-	return printable(strings.TrimSpace(diag.String() + " " + out.String()))
+func said(diag, out string) string {
+	return printable(strings.TrimSpace(diag + " " + out))
 }

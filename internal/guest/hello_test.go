@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // harmless has hello.sh and rekey.sh call functions in place of date and kill, in every
@@ -30,22 +32,22 @@ func TestHello(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			s := w.in(t)
 			c := dialed(t, s.listen())
-			if c.told.tmp != s.dir || !strings.HasPrefix(c.Uname(), "Linux ") || c.told.clock.set || c.LoginShell() != "/bin/sh" {
+			if c.told.tmp[0] != s.dir || !strings.HasPrefix(c.Uname(), "Linux ") || c.told.clock.set || c.LoginShell() != "/bin/sh" {
 				t.Errorf("%+v", c.told)
 			}
 		})
 	}
 	for answer, want := range map[string]told{
 		"uname GNU\n":                                    {uname: "GNU"},
-		"\nuname GNU hurd 0.9\r\ntmp /tmp\r\n":           {uname: "GNU hurd 0.9", tmp: "/tmp"},
+		"\nuname GNU hurd 0.9\r\ntmp /tmp\r\n":           {uname: "GNU hurd 0.9", tmp: []string{"/tmp"}},
 		"\nuname GNU\nshell /bin/bash\n":                 {uname: "GNU", shell: "/bin/bash"},
-		"Welcome!\nHave fun\ntmp /a b/../c\nuname x\x1b": {uname: "x?", tmp: "/c"},
+		"Welcome!\nHave fun\ntmp /a b/../c\nuname x\x1b": {uname: "x?", tmp: []string{"/c"}},
 		"tmp relative\nclock 1 0\nuname x\n":             {uname: "x"},
 	} {
 		s := newServer(t)
 		s.hello(answer)
-		if c := dialed(t, s.listen()); c.told != want {
-			t.Errorf("%q: %+v", answer, c.told)
+		if diff := cmp.Diff(want, dialed(t, s.listen()).told, cmp.AllowUnexported(told{}, clock{})); diff != "" {
+			t.Errorf("%q: %s", answer, diff)
 		}
 	}
 }
@@ -73,7 +75,7 @@ func TestRenew(t *testing.T) {
 			o := s.listen()
 			o.Greeting = Greeting{SetClock: true, Renew: []Beginning{{keys, []byte("new")}, {host, binary}, {random, long}}}
 			c := dialed(t, o)
-			if skew, err := c.Clock(); err != nil || skew != 0 || c.told.tmp != s.dir || c.Uname() != "" {
+			if skew, err := c.Clock(); err != nil || skew != 0 || c.told.tmp[0] != s.dir || c.Uname() != "" {
 				t.Errorf("the clock was off by %v, %v; %+v", skew, err, c.told)
 			}
 			for f, want := range map[string]string{

@@ -29,6 +29,7 @@ type Options struct {
 	// LoginShell is the user's, when it is known already: see Client.LoginShell. It
 	// is forgotten when the first command has failed.
 	LoginShell string
+	unsure     bool // what is said of the login shell did not hold
 
 	// Greeting is what the first command does besides proving that the guest can
 	// be used.

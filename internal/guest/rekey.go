@@ -25,7 +25,7 @@ func (c *Client) Rekey(ctx context.Context) error {
 	case last == "no server":
 		return fmt.Errorf("restarting the guest's SSH server: %w", ErrNoServer)
 	case last != "rekeyed":
-		return fmt.Errorf("restarting the guest's SSH server: the script %s: %s", status, said(&diag, &out))
+		return fmt.Errorf("restarting the guest's SSH server: the script %s: %s", status, said(diag.String(), out.String()))
 	}
 	return nil
 }

@@ -129,15 +129,20 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	if s.User == c.user {
 		s.User = ""
 	}
-	dir, err := c.privateDir()
-	if err != nil {
+	var r *scriptRun
+	var status ExitStatus
+	err = errors.New("no directory for temporary files can be written: tried " + tmpTried)
+	for _, tmp := range c.told.tmp { // which one can be written only trying tells
+		dir := privateDir(tmp)
+		r = &scriptRun{client: c, dir: dir, script: s, begin: newBeginning(dir, s.OnStart, stdout, stderr)}
+		status, err = r.run(ctx, words)
+		if _, begun := r.begin.when(); begun || err != nil || status.Code != noDirectory {
+			break
+		}
+	}
+	if r == nil {
 		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
 	}
-	for i := range words {
-		words[i] = strings.ReplaceAll(words[i], placeholder, dir+"/script.sh")
-	}
-	r := &scriptRun{client: c, dir: dir, script: s, begin: newBeginning(dir, s.OnStart, stdout, stderr)}
-	status, err := r.run(ctx, words)
 	began, ok := r.begin.when()
 	if !ok {
 		if err == nil || errors.Is(err, ErrNoStatus) {
@@ -210,7 +215,10 @@ type scriptRun struct {
 // of an SSH server. Over a console, where the output of a live command is mixed
 // with what else is printed, the preparing has one of its own.
 func (r *scriptRun) run(ctx context.Context, words []string) (ExitStatus, error) {
-	args := append([]string{r.dir, r.script.Dir}, words...)
+	args := []string{r.dir, r.script.Dir}
+	for _, word := range words {
+		args = append(args, strings.ReplaceAll(word, placeholder, r.dir+"/script.sh"))
+	}
 	line := "sh " + quoteAll(append([]string{r.dir + "/run.sh"}, args...)...)
 	if r.script.User != "" {
 		line = "sh " + quoteAll(r.dir+"/become.sh", r.dir, r.script.User, line)
@@ -220,7 +228,7 @@ func (r *scriptRun) run(ctx context.Context, words []string) (ExitStatus, error)
 		if r.script.User == "" {
 			// One shell less to start, but where a shell that runs a command line
 			// does not say which signal has killed a program.
-			start = `test -z "$BASH_VERSION$KSH_VERSION$ZSH_VERSION" || ` + start + "\nset -- " + quoteAll(args...) + "\n" + `. "$1/run.sh"`
+			start = `test -z "${BASH_VERSION-}${KSH_VERSION-}${ZSH_VERSION-}" || ` + start + "\nset -- " + quoteAll(args...) + "\n" + `. "$1/run.sh"`
 		}
 		cmd, err := setUp(r.script, r.dir, start)
 		if err != nil {
@@ -273,7 +281,11 @@ func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 	cause := context.Cause(ctx)
 	ctx = context.WithoutCancel(ctx)
 	if _, begun := r.begin.when(); exited != nil || !begun {
-		term, cancel := context.WithTimeout(ctx, r.script.killGrace(cause))
+		limit := r.script.killGrace(cause)
+		if !begun { // it is all that can be done
+			limit = max(limit, r.script.collectWithin(cause))
+		}
+		term, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		r.terminate(term)
 		if _, begun := r.begin.when(); !begun {
@@ -312,7 +324,7 @@ func (s Script) collectWithin(cause error) time.Duration {
 // far, if need be in the directory that setup.sh must make itself. Whether it
 // worked does not matter: there is nothing else to try before the KILL.
 func (r *scriptRun) terminate(ctx context.Context) {
-	const script = `test -e "$1/pid" && exec sh "$1/stop.sh" "$1" TERM; mkdir "$1" 2>/dev/null; : >"$1/stop"`
+	const script = `test -e "$1/pid" && exec sh "$1/stop.sh" "$1" TERM; mkdir "$1" 2>/dev/null; : >"$1/stop"; rm -f "$1/env"`
 	_, _ = r.client.Run(ctx, Command{Script: script, Args: []string{r.dir}})
 }
 

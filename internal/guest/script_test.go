@@ -267,11 +267,13 @@ func TestRunScriptHostileDirectory(t *testing.T) {
 	if _, err := c.RunScript(t.Context(), Script{Text: "true"}, nil, nil); err == nil || err.Error() != want {
 		t.Errorf("err = %v", err)
 	}
+	// A directory that can't be written after all, and one with a name that no
+	// shell may touch.
 	strange := filepath.Join(s.dir, "$(touch x); 'it'")
 	if err := os.Mkdir(strange, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.hello("uname GNU\ntmp " + strange + "\n")
+	s.hello("uname GNU\ntmp /proc/none\ntmp " + strange + "\n")
 	var out bytes.Buffer
 	text := "dirname \"$0\" | sed 's/hurd-qemu-action.*//'"
 	if _, err := dialed(t, o).RunScript(t.Context(), Script{Text: text}, &out, nil); err != nil || out.String() != strange+"/\n" {

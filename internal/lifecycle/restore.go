@@ -100,7 +100,10 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	}
 	var saver saverNote
 	_ = json.Unmarshal(entry.Manifest.Guest, &saver) // a machine saved by an earlier version has less to tell
-	r.commands.past, r.loginShell = saver.Commands, saver.Shell
+	r.commands.past = saver.Commands
+	if saver.Shell != "" {
+		r.loginShell = saver.Shell
+	}
 	m, err := r.startSaved(ctx, entry)
 	allowed.machine.Store(m)
 	if err := errors.Join(<-sound, err); err != nil {
@@ -109,7 +112,7 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	if err := r.resume(ctx, m, entry, login); err != nil {
 		return "", errors.Join(caused(ctx, err), r.dismiss(ctx, m))
 	}
-	r.result.Snapshot, r.result.Attempts, r.result.Uname = stateRestored, 1, saver.Uname
+	r.result.Snapshot, r.result.Attempts, r.result.Uname = stateRestored, 1, snapshot.Printable(saver.Uname)
 	r.meter.restored = entry.Manifest.Data()
 	return fmt.Sprintf("SSH after %s, saved %s", actions.Seconds(r.result.Boot), entry.Manifest.Created.Format(time.RFC3339)), nil
 }

@@ -12,7 +12,7 @@
 #
 #	uname WHAT-THE-GUEST-IS         not with renew: that is what it was
 #	shell LOGIN-SHELL
-#	tmp DIRECTORY                   none: no directory for temporary files can be written
+#	tmp DIRECTORY                   each that looks as if temporary files could go there
 #	clock SECONDS-BEFORE STATUS-OF-SETTING-IT WHAT-DATE-SAID    before: not with renew
 echo
 was=-
@@ -32,7 +32,6 @@ for base in "${TMPDIR:-/tmp}" /var/tmp "${HOME:-/root}" /dev/shm; do
 	case $base in /*) ;; *) continue ;; esac
 	if test -d "$base" && test -w "$base"; then
 		printf 'tmp %s\n' "$base"
-		break
 	fi
 done
 test -n "$2" || { printf 'uname ' && uname -a; }

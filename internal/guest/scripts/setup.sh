@@ -36,6 +36,6 @@ part() {
 	cd / && rm -rf "$d"
 	exit 74
 ) || exit
-printf '\n%s\n' "$d"
+printf '\n%s\n' "$d" || exit # nobody listens any more
 exec </dev/null
 eval "$command"

@@ -94,13 +94,13 @@ func FuzzBeginning(f *testing.F) {
 	})
 }
 
-// TestRunScriptStoppedEarly ends the context while the script's files are on
-// their way: it never begins.
+// TestRunScriptStoppedEarly ends the context when all of the script has arrived
+// and nothing is made of it yet: it never begins.
 func TestRunScriptStoppedEarly(t *testing.T) {
 	s := newServer(t)
 	bin := t.TempDir()
 	waits, goOn, ran := filepath.Join(s.dir, "waits"), filepath.Join(s.dir, "go-on"), filepath.Join(s.dir, "ran")
-	writeProgram(t, filepath.Join(bin, "cat"), "#!/bin/sh\nPATH=/usr/bin:/bin\n: >"+waits+"\nwhile test ! -e "+goOn+"; do sleep 0.02; done\nexec cat \"$@\"\n")
+	writeProgram(t, filepath.Join(bin, "cat"), "#!/bin/sh\nPATH=/usr/bin:/bin\ncat >"+waits+".in\n: >"+waits+"\nwhile test ! -e "+goOn+"; do sleep 0.02; done\nexec cat "+waits+".in\n")
 	s.env[0] = "PATH=" + bin + ":" + os.Getenv("PATH")
 	c := dialed(t, s.listen())
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -266,6 +266,9 @@ func (r *scriptRun) follow(ctx context.Context, cmd Command) (ExitStatus, error)
 	select {
 	case <-e.exited:
 	case <-ctx.Done():
+		if _, begun := r.begin.when(); !begun {
+			e.abandon() // setup.sh gets no more, and can't say that it is done: it goes no further
+		}
 		r.end(ctx, e.exited)
 		e.abandon()
 		return ExitStatus{Code: -1}, context.Cause(ctx)
@@ -275,27 +278,26 @@ func (r *scriptRun) follow(ctx context.Context, cmd Command) (ExitStatus, error)
 
 // end ends the script's processes: TERM, then KILL, for those that do not heed
 // the first as well when the script itself does. exited is closed when the
-// script has ended; nil when that can't be known. A script that has not begun
-// never will: there is nothing to fetch then, and what prevents it stays.
+// script has ended; nil when that can't be known. Of a script that has not begun
+// there is nothing to fetch.
 func (r *scriptRun) end(ctx context.Context, exited <-chan struct{}) {
 	cause := context.Cause(ctx)
 	ctx = context.WithoutCancel(ctx)
-	if _, begun := r.begin.when(); exited != nil || !begun {
-		limit := r.script.killGrace(cause)
-		if !begun { // it is all that can be done
-			limit = max(limit, r.script.collectWithin(cause))
-		}
-		term, cancel := context.WithTimeout(ctx, limit)
+	if _, begun := r.begin.when(); !begun {
+		limited, cancel := context.WithTimeout(ctx, max(r.script.killGrace(cause), r.script.collectWithin(cause)))
 		defer cancel()
+		r.prevent(limited)
+		return
+	}
+	if exited != nil {
+		term, cancel := context.WithTimeout(ctx, r.script.killGrace(cause))
 		r.terminate(term)
-		if _, begun := r.begin.when(); !begun {
-			return
-		}
 		select {
 		case <-exited:
 		case <-r.client.lost:
 		case <-term.Done():
 		}
+		cancel()
 	}
 	late, cancel := context.WithTimeout(ctx, r.script.collectWithin(cause))
 	defer cancel()
@@ -320,11 +322,17 @@ func (s Script) collectWithin(cause error) time.Duration {
 	return defaultCollectWithin
 }
 
-// terminate runs stop.sh, or leaves word for run.sh where setup.sh has not got so
-// far, if need be in the directory that setup.sh must make itself. Whether it
-// worked does not matter: there is nothing else to try before the KILL.
+// terminate runs stop.sh. Whether it worked does not matter: there is nothing
+// else to try before the KILL.
 func (r *scriptRun) terminate(ctx context.Context) {
-	const script = `test -e "$1/pid" && exec sh "$1/stop.sh" "$1" TERM; mkdir "$1" 2>/dev/null; : >"$1/stop"; rm -f "$1/env"`
+	_, _ = r.client.Run(ctx, Command{Line: "exec sh " + quoteAll(r.dir+"/stop.sh", r.dir, "TERM")})
+}
+
+// prevent leaves word for run.sh where setup.sh has not got so far, if need be in
+// the directory that setup.sh must make itself; a script that has begun without
+// our knowing is killed. There is nothing else to try if that fails.
+func (r *scriptRun) prevent(ctx context.Context) {
+	const script = `test -e "$1/pid" && exec sh "$1/stop.sh" "$1" KILL; mkdir "$1" 2>/dev/null; : >"$1/stop"; rm -f "$1/env"`
 	_, _ = r.client.Run(ctx, Command{Script: script, Args: []string{r.dir}})
 }
 

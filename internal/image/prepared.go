@@ -134,7 +134,7 @@ func (s *Store) copyRaw(ctx context.Context, base Base, path string) (err error)
 // CreateOverlay makes a new qcow2 file at path for one run: what is not
 // written to it is read from base. A size of 0 is that of the base; a smaller
 // one is an error.
-func (s *Store) CreateOverlay(base Base, path string, size units.Bytes) error {
+func CreateOverlay(base Base, path string, size units.Bytes) error {
 	if size != 0 && size < base.VirtualSize {
 		err := fmt.Errorf("a disk of %s can't become one of %s", base.VirtualSize.Human(), size.Human())
 		return &Error{Op: "creating an overlay on", Source: base.Origin, Err: err, Hint: "a disk can only grow: choose a larger disk-size"}

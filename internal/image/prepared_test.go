@@ -196,7 +196,7 @@ func TestOverlay(t *testing.T) {
 	dir := t.TempDir()
 	for size, want := range map[units.Bytes]string{0: "1 MiB", 8 * units.MiB: "8 MiB"} {
 		path := filepath.Join(dir, want+".qcow2")
-		if err := s.CreateOverlay(b, path, size); err != nil {
+		if err := CreateOverlay(b, path, size); err != nil {
 			t.Fatal(err)
 		}
 		out, err := exec.Command("qemu-img", "info", path).Output()
@@ -205,12 +205,12 @@ func TestOverlay(t *testing.T) {
 		}
 	}
 	path := filepath.Join(dir, "small.qcow2")
-	err := s.CreateOverlay(b, path, 512*units.KiB)
+	err := CreateOverlay(b, path, 512*units.KiB)
 	if err == nil || !strings.Contains(err.Error(), "a disk of 1 MiB can't become one of 512 KiB; a disk can only grow") {
 		t.Errorf("a smaller one: %v", err)
 	}
 	b.Path = filepath.Join(dir, "none")
-	if err := s.CreateOverlay(b, path, 0); err == nil || !strings.Contains(err.Error(), "creating an overlay on") {
+	if err := CreateOverlay(b, path, 0); err == nil || !strings.Contains(err.Error(), "creating an overlay on") {
 		t.Errorf("on nothing: %v", err)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {

@@ -107,7 +107,7 @@ func TestSelftestToOverlay(t *testing.T) {
 			t.Errorf("%d: %+v after %d edits", i, p, edits)
 		}
 		overlay := filepath.Join(t.TempDir(), "overlay.qcow2")
-		if err := s.CreateOverlay(p.Base, overlay, 2*units.MiB); err != nil {
+		if err := CreateOverlay(p.Base, overlay, 2*units.MiB); err != nil {
 			t.Fatal(err)
 		}
 		if err := p.Close(); err != nil {

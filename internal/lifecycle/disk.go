@@ -301,8 +301,7 @@ func (r *run) overlay(ctx context.Context, attempt int) (string, error) {
 // emptyOverlay makes the throwaway disk of one machine.
 func (r *run) emptyOverlay(name string, base image.Base) (string, error) {
 	path := filepath.Join(r.dir, "overlay-"+name+".qcow2")
-	store := &image.Store{Dir: r.storeDir()}
-	if err := store.CreateOverlay(base, path, 0); err != nil {
+	if err := image.CreateOverlay(base, path, 0); err != nil {
 		return "", fail(Internal, "No overlay could be made", err)
 	}
 	return path, nil

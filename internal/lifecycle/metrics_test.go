@@ -141,7 +141,7 @@ func TestFilesAsQEMUHasThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := image.Base{Path: base, Format: "raw", VirtualSize: 64 * units.MiB}
-	if err := (&image.Store{Dir: dir}).CreateOverlay(b, overlay, 0); err != nil {
+	if err := image.CreateOverlay(b, overlay, 0); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("qemu-io", "-c", "write -P 7 1M 3M", overlay).CombinedOutput(); err != nil {

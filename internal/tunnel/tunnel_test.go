@@ -135,16 +135,17 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestEndsWithServer: whoever waits for the tunnel hears that it is gone.
-func TestEndsWithServer(t *testing.T) {
+// relayed is an address behind which one connection leads to the server. back
+// copies what that sends; the connection is told, so that it can be cut.
+func relayed(t *testing.T, b tunneltest.Bastion, back func(here, there net.Conn)) (addr string, conns <-chan net.Conn) {
+	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	b := tunneltest.New(t, "")
-	conns := make(chan net.Conn, 1)
-	go func() { // a wire that can be cut
+	t.Cleanup(func() { _ = l.Close() })
+	accepted := make(chan net.Conn, 1)
+	go func() {
 		here, err := l.Accept()
 		if err != nil {
 			return
@@ -153,12 +154,19 @@ func TestEndsWithServer(t *testing.T) {
 		if err != nil {
 			return
 		}
-		conns <- here
+		accepted <- here
 		go func() { _, _ = io.Copy(there, here); _ = there.Close() }()
-		_, _ = io.Copy(here, there)
+		back(here, there)
 	}()
+	return l.Addr().String(), accepted
+}
+
+// TestEndsWithServer: whoever waits for the tunnel hears that it is gone.
+func TestEndsWithServer(t *testing.T) {
+	b := tunneltest.New(t, "")
+	addr, conns := relayed(t, b, func(here, there net.Conn) { _, _ = io.Copy(here, there) })
 	o := options(b, "127.0.0.1:1")
-	o.Addr = l.Addr().String()
+	o.Addr = addr
 	tunnel, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -179,26 +187,9 @@ func TestEndsWithServer(t *testing.T) {
 
 // TestSilentServer: a connection that swallows all ends the tunnel, too.
 func TestSilentServer(t *testing.T) {
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
 	b := tunneltest.New(t, "")
 	var silent atomic.Bool
-	go func() {
-		here, err := l.Accept()
-		if err != nil {
-			return
-		}
-		there, err := net.Dial("tcp", b.Addr)
-		if err != nil {
-			return
-		}
-		go func() {
-			_, _ = io.Copy(there, here)
-			_ = there.Close()
-		}()
+	addr, _ := relayed(t, b, func(here, there net.Conn) {
 		buffer := make([]byte, 64<<10)
 		for {
 			n, err := there.Read(buffer)
@@ -209,9 +200,9 @@ func TestSilentServer(t *testing.T) {
 				return
 			}
 		}
-	}()
+	})
 	o := options(b, "127.0.0.1:1")
-	o.Addr, o.Alive = l.Addr().String(), 200*time.Millisecond
+	o.Addr, o.Alive = addr, 200*time.Millisecond
 	tunnel, err := Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,7 @@ type bare struct {
 	conn    net.Conn
 	replies *bufio.Reader
 	began   time.Time
+	banner  time.Duration // from then to the first line of the SSH server that tightLoop talked to
 }
 
 // words splits a command line of qemu.log.
@@ -214,6 +215,7 @@ func (b *bare) tightLoop(t *testing.T, signer ssh.Signer) time.Duration {
 			continue
 		}
 		_ = conn.SetReadDeadline(time.Time{}) // as above
+		b.banner = time.Since(b.began)
 		c, channels, requests, err := ssh.NewClientConn(early, "guest", config)
 		if err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -69,12 +70,12 @@ func FuzzReadClock(f *testing.F) {
 	})
 }
 
-// TestSetClock reads the real clock, and sets it by a date that refuses, as it
-// does for an ordinary user.
+// TestSetClock reads a clock that is an hour ahead, and sets it by a date that
+// refuses, as it does for an ordinary user.
 func TestSetClock(t *testing.T) {
 	s := newServer(t)
 	bin := t.TempDir()
-	writeProgram(t, bin+"/date", "#!/bin/sh\ncase $* in *-s*) echo 'no permission' >&2; exit 1;; esac\nPATH=/usr/bin:/bin exec date \"$@\"\n")
+	writeProgram(t, bin+"/date", "#!/bin/sh\ncase $* in *-s*) echo 'no permission' >&2; exit 1;; esac\necho $(($(PATH=/usr/bin:/bin date \"$@\") + 3600))\n")
 	s.env[0] = "PATH=" + bin + ":/usr/bin:/bin"
 	c := dialed(t, s.listen())
 	if _, err := c.Clock(); err == nil {
@@ -82,7 +83,7 @@ func TestSetClock(t *testing.T) {
 	}
 	skew, err := c.SetClock(t.Context())
 	var e *ClockError
-	if !errors.As(err, &e) || skew.Abs() > 2*time.Second || e.Stderr != "no permission" || e.Status.Code != 1 {
+	if !errors.As(err, &e) || (skew-time.Hour).Abs() > 2*time.Second || e.Stderr != "no permission" || e.Status.Code != 1 {
 		t.Errorf("%s, %v", skew, err)
 	}
 	if again, againErr := c.Clock(); again != skew || !errors.Is(againErr, err) {
@@ -92,5 +93,25 @@ func TestSetClock(t *testing.T) {
 	<-c.Lost()
 	if _, err := c.SetClock(t.Context()); !errors.Is(err, ErrLost) || !strings.HasPrefix(err.Error(), "setting the guest's clock: ") {
 		t.Errorf("of a guest that is lost: %v", err)
+	}
+}
+
+// TestSetClockUnneeded: a clock that is right to the second is left alone.
+func TestSetClockUnneeded(t *testing.T) {
+	for _, w := range worlds() {
+		for off, sets := range map[int]bool{-2: true, -1: false, 0: false, 1: false, 2: true} {
+			t.Run(fmt.Sprintf("%s/%d", w.name, off), func(t *testing.T) {
+				dates := harmless(t, "0")
+				// Not this host's clock: a second can begin between question and answer.
+				helloScript = "now=$1\n" + strings.Replace(helloScript, "echo 1700000000;", fmt.Sprintf("echo $((now + %d));", off), 1)
+				o := w.in(t).listen()
+				o.Greeting.SetClock = true
+				skew, err := dialed(t, o).Clock()
+				text, readErr := os.ReadFile(dates)
+				if err != nil || readErr != nil || skew != time.Duration(off)*time.Second || strings.Contains(string(text), "-s") != sets {
+					t.Errorf("%v, %v; date was called with %q, %v", skew, err, text, readErr)
+				}
+			})
+		}
 	}
 }

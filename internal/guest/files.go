@@ -61,13 +61,13 @@ func setUp(s Script, dir, line string) (Command, error) {
 	if len(s.Env) > 0 {
 		f.file("env", s.Env)
 	}
-	f.directory("files")
+	directories := []string{"files"}
 	for _, file := range s.Files {
 		switch name, isDir := strings.CutSuffix("files/"+file.Name, "/"); {
 		case !fileName.MatchString(file.Name):
 			return Command{}, fmt.Errorf("a script can't have a file of the name %q", file.Name)
 		case isDir:
-			f.directory(name)
+			directories = append(directories, name)
 		default:
 			f.file(name, file.Content)
 		}
@@ -76,8 +76,12 @@ func setUp(s Script, dir, line string) (Command, error) {
 		f.step("chmod 700 script.sh") // the shell may be the script itself
 	}
 	f.step("ready=yes") // and nothing was cut off
+	args := []string{dir, strconv.Itoa(f.large.Len() + 1), line}
+	for _, name := range directories {
+		args = append(args, dir+"/"+name)
+	}
 	return Command{
-		Script: setupScript, Args: []string{dir, strconv.Itoa(f.large.Len() + 1), line},
+		Script: setupScript, Args: args,
 		Stdin: io.MultiReader(&f.large, strings.NewReader(f.program.String()+"\n")),
 	}, nil
 }

@@ -48,11 +48,6 @@ type filling struct {
 	program strings.Builder
 }
 
-// directory has one made.
-func (f *filling) directory(name string) {
-	f.step("mkdir " + quote(name))
-}
-
 // file has one made.
 func (f *filling) file(name string, content []byte) {
 	switch {

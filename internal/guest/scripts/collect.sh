@@ -14,8 +14,11 @@ printf '\n%s\n%s' "$mark" "$record"
 while test $# -gt 0; do
 	f=$d/files/$1
 	printf '\n%s\n' "$mark"
-	# A link could lead to what is not the script's to read.
-	if test -f "$f" && test ! -L "$f" && size=$(wc -c <"$f"); then
+	# A link could lead to what is not the script's to read. Nothing is started for
+	# an empty file, as most are.
+	if test -f "$f" && test ! -L "$f" && test ! -s "$f"; then
+		echo 0
+	elif test -f "$f" && test ! -L "$f" && size=$(wc -c <"$f"); then
 		echo $((size))
 		head -c "$2" "$f"
 	else

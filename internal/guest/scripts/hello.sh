@@ -4,7 +4,8 @@
 #
 # usage: hello.sh [SECONDS [renew]]
 #
-# With SECONDS the clock is set to that time. With renew, standard input is a
+# With SECONDS the clock is set to that time, unless it is no more than a second
+# off: that is what a boot leaves, and no program has to be started for it. With renew, standard input is a
 # program that writes what files shall begin with, and fails when it can't; what
 # follows in the files stays. It is not an argument, since it holds keys.
 #
@@ -23,9 +24,14 @@ elif test -n "$1"; then
 	was=$(date -u +%s 2>/dev/null) || was='?'
 fi
 if test -n "$1"; then
-	said=$(date -u -s "@$1" 2>&1 >/dev/null)
-	# shellcheck disable=SC2086,SC2116 # makes one line
-	echo "clock $was $? "$said
+	case $was in
+	$(($1 - 1)) | "$1" | $(($1 + 1))) echo "clock $was 0" ;;
+	*)
+		said=$(date -u -s "@$1" 2>&1 >/dev/null)
+		# shellcheck disable=SC2086,SC2116 # makes one line
+		echo "clock $was $? "$said
+		;;
+	esac
 fi
 echo "shell $SHELL"
 for base in "${TMPDIR:-/tmp}" /var/tmp "${HOME:-/root}" /dev/shm; do

@@ -3,7 +3,9 @@
 # runs a command that starts the script: one session does what two would, which
 # cost an emulated guest a tenth of a second each.
 #
-# usage: setup.sh DIR OFFSET COMMAND
+# usage: setup.sh DIR OFFSET COMMAND [SUBDIRECTORY...]
+#
+# Each SUBDIRECTORY begins with DIR/: one mkdir makes them all.
 #
 # Standard input is, from byte OFFSET on (the first is 1), a program that makes
 # the files, and before it the contents of those that it calls part for. The
@@ -14,6 +16,7 @@
 # mkdir fails when the name is taken, by a link as well, and the name can't be
 # guessed: nobody else but stop.sh's caller can have made the directory.
 d=$1 offset=$2 command=$3 ready=
+shift 3
 
 # part OFFSET BYTES FILE makes a file of a part of standard input.
 # shellcheck disable=SC2317 # the program calls it
@@ -23,7 +26,7 @@ part() {
 
 (
 	umask 077
-	mkdir "$d" || exit 73
+	mkdir "$d" "$@" || exit 73
 	# Files that are written at the end get their block now: a script that
 	# fills the disk must not cost its own exit status.
 	if cd "$d" && if test "$offset" -gt 1; then

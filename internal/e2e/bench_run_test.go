@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/hurd-qemu-action/internal/metrics"
 	"github.com/org/hurd-qemu-action/internal/units"
 )
 
@@ -31,8 +32,9 @@ type measured struct {
 	total  time.Duration // to its end
 	peak   units.Bytes   // resident memory of the process alone, without its children
 	phases map[string]time.Duration
-	log    string // standard error
-	qemu   string // its command line
+	spoke  time.Duration // from QEMU's start to the SSH server's first line; 0 of a machine that is restored
+	log    string        // standard error
+	qemu   string        // its command line
 }
 
 // benchProgram is the program that is measured: BENCH_PROGRAM, or this test as
@@ -79,6 +81,15 @@ func runOursIn(t *testing.T, cache string, env []string, args ...string) measure
 	m.phases = map[string]time.Duration{}
 	for _, p := range phases {
 		m.phases[p.Phase] = time.Duration(p.Took * float64(time.Second))
+	}
+	var doc metrics.Run
+	if err := json.Unmarshal([]byte(readFile(t, filepath.Join(workspace, ".hurd/run-1/metrics.json"))), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range doc.Boot.Phases {
+		if p.Name == metrics.SSH {
+			m.spoke = time.Duration(p.Start)
+		}
 	}
 	return m
 }

@@ -23,7 +23,7 @@ type beginning struct {
 	start     func() // called when the script begins; may be nil
 	out, diag io.Writer
 
-	before bounded      // what was printed on standard output before the mark
+	before limited      // what was printed on standard output before the mark; read when begun is closed
 	tail   []byte       // the end of that, which may be half a mark
 	held   bytes.Buffer // of standard error
 
@@ -33,7 +33,7 @@ type beginning struct {
 }
 
 func newBeginning(line string, start func(), out, diag io.Writer) *beginning {
-	return &beginning{mark: []byte("\n" + line + "\n"), start: start, out: discarding(out), diag: discarding(diag), begun: make(chan struct{})}
+	return &beginning{mark: []byte("\n" + line + "\n"), start: start, out: discarding(out), diag: discarding(diag), before: limited{room: textLimit}, begun: make(chan struct{})}
 }
 
 func discarding(w io.Writer) io.Writer {
@@ -65,7 +65,7 @@ func (b *beginning) when() (time.Time, bool) {
 func (b *beginning) noise() string {
 	var diag bounded
 	_, _ = diag.Write(b.held.Bytes()) // never fails
-	return said(diag.String(), b.before.String()+string(b.tail))
+	return said(diag.String(), b.before.buf.String()+string(b.tail))
 }
 
 func (b *beginning) stdout() io.Writer { return beginningOut{b} }
@@ -86,6 +86,7 @@ func (b beginningOut) Write(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
+	_, _ = b.before.Write(b.tail[:i+1]) // never fails
 	rest := b.tail[i+len(b.mark):]
 	b.tail = nil
 	if b.start != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -97,12 +98,20 @@ func FuzzBeginning(f *testing.F) {
 // TestRunScriptStoppedEarly ends the context when all of the script has arrived
 // and nothing is made of it yet: it never begins.
 func TestRunScriptStoppedEarly(t *testing.T) {
+	for _, hold := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hold %t", hold), func(t *testing.T) { stoppedEarly(t, hold) })
+	}
+}
+
+func stoppedEarly(t *testing.T, hold bool) {
 	s := newServer(t)
 	bin := t.TempDir()
 	waits, goOn, ran := filepath.Join(s.dir, "waits"), filepath.Join(s.dir, "go-on"), filepath.Join(s.dir, "ran")
 	writeProgram(t, filepath.Join(bin, "cat"), "#!/bin/sh\nPATH=/usr/bin:/bin\ncat >"+waits+".in\n: >"+waits+"\nwhile test ! -e "+goOn+"; do sleep 0.02; done\nexec cat "+waits+".in\n")
 	s.env[0] = "PATH=" + bin + ":" + os.Getenv("PATH")
-	c := dialed(t, s.listen())
+	o := s.listen()
+	o.Greeting.Hold = hold
+	c := dialed(t, o)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("interrupted")
 	go func() {

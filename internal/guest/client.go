@@ -23,6 +23,7 @@ type Client struct {
 	loginShell string
 	took       time.Duration
 
+	held       atomic.Pointer[held] // the session of the first command, until something is made of it
 	resting    atomic.Bool
 	drainQuiet time.Duration // see drainQuiet; shorter in tests
 

@@ -45,45 +45,66 @@ type Collected struct {
 // tmpTried are where hello.sh looks for a directory for temporary files.
 const tmpTried = "$TMPDIR, /tmp, /var/tmp, $HOME and /dev/shm"
 
-// setUp is a command that uploads the script, its files and the programs around
-// it to a directory, and then runs the line that starts the script.
-func setUp(s Script, dir, line string) (Command, error) {
-	var f filling
-	f.file("run.sh", []byte(compact(runScript)))
-	f.file("stop.sh", []byte(compact(stopScript)))
-	f.file("script.sh", []byte(s.Text))
+// An upload is what makes a script's directory and starts what is in it.
+type upload struct {
+	filling
+	dir, line   string // the line starts the script
+	directories []string
+}
+
+// setUp is the upload of a script, its files and the programs around it to a directory.
+func setUp(s Script, dir, line string) (*upload, error) {
+	u := &upload{dir: dir, line: line, directories: []string{"files"}}
+	u.file("run.sh", []byte(compact(runScript)))
+	u.file("stop.sh", []byte(compact(stopScript)))
+	u.file("script.sh", []byte(s.Text))
 	if s.User != "" {
 		if problem := userProblem(s.User); problem != "" {
-			return Command{}, &UserError{User: s.User, Why: problem}
+			return nil, &UserError{User: s.User, Why: problem}
 		}
-		f.file("become.sh", []byte(compact(becomeScript)))
+		u.file("become.sh", []byte(compact(becomeScript)))
 	}
 	if len(s.Env) > 0 {
-		f.file("env", s.Env)
+		u.file("env", s.Env)
 	}
-	directories := []string{"files"}
 	for _, file := range s.Files {
 		switch name, isDir := strings.CutSuffix("files/"+file.Name, "/"); {
 		case !fileName.MatchString(file.Name):
-			return Command{}, fmt.Errorf("a script can't have a file of the name %q", file.Name)
+			return nil, fmt.Errorf("a script can't have a file of the name %q", file.Name)
 		case isDir:
-			directories = append(directories, name)
+			u.directories = append(u.directories, name)
 		default:
-			f.file(name, file.Content)
+			u.file(name, file.Content)
 		}
 	}
 	if len(s.Shell) > 0 {
-		f.step("chmod 700 script.sh") // the shell may be the script itself
+		u.step("chmod 700 script.sh") // the shell may be the script itself
 	}
-	f.step("ready=yes") // and nothing was cut off
-	args := []string{dir, strconv.Itoa(f.large.Len() + 1), line}
-	for _, name := range directories {
-		args = append(args, dir+"/"+name)
+	u.step("ready=yes") // and nothing was cut off
+	return u, nil
+}
+
+// args are those of setup.sh.
+func (u *upload) args(offset int) []string {
+	args := []string{u.dir, strconv.Itoa(offset), u.line}
+	for _, name := range u.directories {
+		args = append(args, u.dir+"/"+name)
 	}
+	return args
+}
+
+// command is the upload in a session of its own.
+func (u *upload) command() Command {
 	return Command{
-		Script: setupScript, Args: args,
-		Stdin: io.MultiReader(&f.large, strings.NewReader(f.program.String()+"\n")),
-	}, nil
+		Script: setupScript, Args: u.args(u.large.Len() + 1),
+		Stdin: io.MultiReader(bytes.NewReader(u.large.Bytes()), strings.NewReader(u.program.String()+"\n")),
+	}
+}
+
+// text is the upload as a program for a shell that waits for one: a single
+// command, so that none of it is run if it is cut off. There is none of large files.
+func (u *upload) text() (program string, ok bool) {
+	return "{\nset -- " + quoteAll(u.args(0)...) + "\nfill() {\n" + u.program.String() + "\n}\n" + compact(setupScript) + "\n}\n", u.large.Len() == 0
 }
 
 // noDirectory is the status of setup.sh when the script's directory can't be made.

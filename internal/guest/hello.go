@@ -15,6 +15,9 @@ import (
 //go:embed scripts/hello.sh
 var helloScript string
 
+//go:embed scripts/hold.sh
+var holdScript string
+
 // A Greeting is what the first command of a connection does besides telling what
 // the guest is. One command for all of it saves an emulated guest a tenth of a
 // second for each further one.
@@ -29,6 +32,13 @@ type Greeting struct {
 	// is and by how much its clock was off is not asked then: either costs the start
 	// of a program, and follows from its saving.
 	Renew []Beginning
+
+	// Hold keeps the session of the first command, over SSH, for the first script:
+	// an emulated guest takes a twentieth of a second to start another shell, and
+	// twice that where the login shell only starts a second one. What is changed
+	// meanwhile of that which a login reads (/etc/environment, the user's groups)
+	// does not hold for that script.
+	Hold bool
 }
 
 // A Beginning is what a file in the guest shall begin with.
@@ -72,38 +82,46 @@ func (c *Client) greet(ctx context.Context, o Options) (err error) {
 }
 
 func (c *Client) hello(ctx context.Context, g Greeting) (told, error) {
-	var args []string
+	seconds, bytes := "", ""
 	var now time.Time
-	if g.SetClock || g.Renew != nil {
-		args = []string{""}
-	}
 	if g.SetClock {
 		now = time.Now().Round(time.Second)
-		args[0] = strconv.FormatInt(now.Unix(), 10)
+		seconds = strconv.FormatInt(now.Unix(), 10)
 	}
-	cmd := Command{}
+	program := ""
 	if g.Renew != nil {
-		program, err := renewing(g.Renew)
-		if err != nil {
+		var err error
+		if program, err = renewing(g.Renew); err != nil {
 			return told{}, err
 		}
-		args, cmd.Stdin = append(args, "renew"), strings.NewReader(program)
+		bytes = strconv.Itoa(len(program))
 	}
-	out, diag := &limited{room: noiseMost}, &bounded{} // a login shell may have much to say
-	cmd.Script, cmd.Args, cmd.Stdout, cmd.Stderr = helloScript, args, out, diag
-	status, err := c.Run(ctx, cmd)
+	first := c.firstCommand
+	if _, overSSH := c.conn.(sshConn); overSSH && g.Hold {
+		first = c.firstHeld
+	}
+	status, text, noise, err := first(ctx, []string{seconds, bytes}, program)
 	if err != nil {
 		return told{}, err
 	}
-	text := said(diag.String(), out.buf.String())
 	if status.Code == notRenewed && g.Renew != nil {
-		return told{}, &RenewError{Status: status, Said: text}
+		return told{}, &RenewError{Status: status, Said: noise}
 	}
-	answer, ok := readHello(out.buf.String(), now)
+	answer, ok := readHello(text, now)
 	if !ok || status.Code != 0 {
-		return told{}, fmt.Errorf("the first command %s: %s", status, text)
+		return told{}, fmt.Errorf("the first command %s: %s", status, noise)
 	}
 	return answer, nil
+}
+
+// firstCommand runs hello.sh with its arguments and its standard input, to the
+// end. It returns what was printed on standard output, and all of that for a
+// message.
+func (c *Client) firstCommand(ctx context.Context, args []string, stdin string) (status ExitStatus, answer, noise string, err error) {
+	out, diag := &limited{room: noiseMost}, &limited{room: textLimit} // a login shell may have much to say
+	status, err = c.Run(ctx, Command{Script: helloScript, Args: args, Stdin: strings.NewReader(stdin), Stdout: out, Stderr: diag})
+	answer = out.buf.String()
+	return status, answer, said(diag.buf.String(), answer), err
 }
 
 // renewing is the program that gives files new beginnings.

@@ -37,6 +37,13 @@ func TestRealServers(t *testing.T) {
 					t.Run(tc.name, func(t *testing.T) { tc.check(t, c) })
 				}
 			})
+			t.Run("held", func(t *testing.T) {
+				for _, tc := range scriptCases() {
+					c := holding(t, r.options)
+					t.Run(tc.name, func(t *testing.T) { tc.check(t, c) })
+					_ = c.Close()
+				}
+			})
 			t.Run("files", func(t *testing.T) {
 				s, want := collectedFiles()
 				s.Text += "exit 3"

@@ -132,13 +132,19 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 	var r *scriptRun
 	var status ExitStatus
 	err = errors.New("no directory for temporary files can be written: tried " + tmpTried)
-	for _, tmp := range c.told.tmp { // which one can be written only trying tells
-		dir := privateDir(tmp)
+	for i := 0; i < len(c.told.tmp); { // which one can be written only trying tells
+		dir := privateDir(c.told.tmp[i])
 		r = &scriptRun{client: c, dir: dir, script: s, begin: newBeginning(dir, s.OnStart, stdout, stderr)}
 		status, err = r.run(ctx, words)
-		if _, begun := r.begin.when(); begun || err != nil || status.Code != noDirectory {
-			break
+		_, begun := r.begin.when()
+		switch {
+		case !begun && err == nil && status.Code == noDirectory:
+			i++
+			continue
+		case !begun && r.joined && ctx.Err() == nil && c.Err() == nil: // whatever became of that session
+			continue
 		}
+		break
 	}
 	if r == nil {
 		return Result{}, fmt.Errorf("preparing the script in the guest: %w", err)
@@ -208,6 +214,7 @@ type scriptRun struct {
 	dir    string
 	script Script
 	begin  *beginning
+	joined bool // in the session that was held
 	files  map[string]Collected
 }
 
@@ -230,17 +237,17 @@ func (r *scriptRun) run(ctx context.Context, words []string) (ExitStatus, error)
 			// does not say which signal has killed a program.
 			start = `test -z "${BASH_VERSION-}${KSH_VERSION-}${ZSH_VERSION-}" || ` + start + "\nset -- " + quoteAll(args...) + "\n" + `. "$1/run.sh"`
 		}
-		cmd, err := setUp(r.script, r.dir, start)
+		up, err := setUp(r.script, r.dir, start)
 		if err != nil {
 			return ExitStatus{Code: -1}, err
 		}
-		cmd.Stdout, cmd.Stderr = r.begin.stdout(), r.begin.stderr()
-		return r.follow(ctx, cmd)
+		return r.inSession(ctx, up)
 	}
-	cmd, err := setUp(r.script, r.dir, ":")
+	up, err := setUp(r.script, r.dir, ":")
 	if err != nil {
 		return ExitStatus{Code: -1}, err
 	}
+	cmd := up.command()
 	ready := newBeginning(r.dir, nil, nil, nil)
 	cmd.Stdout, cmd.Stderr = ready.stdout(), ready.stderr()
 	status, err := r.client.Run(ctx, cmd)
@@ -250,13 +257,30 @@ func (r *scriptRun) run(ctx context.Context, words []string) (ExitStatus, error)
 	}
 	call(r.script.OnStart)
 	r.begin.now()
-	return r.follow(ctx, Command{Line: "exec " + line, Stdout: r.begin.out, Stderr: r.begin.diag, Live: true})
+	return r.follow(ctx, func() (*execution, error) {
+		return r.client.start(ctx, Command{Line: "exec " + line, Stdout: r.begin.out, Stderr: r.begin.diag, Live: true})
+	})
 }
 
-// follow runs the command that runs the script, and ends the script in the guest
-// when ctx ends first.
-func (r *scriptRun) follow(ctx context.Context, cmd Command) (ExitStatus, error) {
-	e, err := r.client.start(ctx, cmd)
+// inSession uploads and runs the script in the session that is held, if there is
+// one and it can, or in a new one.
+func (r *scriptRun) inSession(ctx context.Context, up *upload) (ExitStatus, error) {
+	if h := r.client.held.Swap(nil); h != nil {
+		program, ok := up.text()
+		if r.joined = ok && !h.ended(); r.joined {
+			return r.follow(ctx, func() (*execution, error) { return h.run(program, r.begin.stdout(), r.begin.stderr()), nil })
+		}
+		h.release()
+	}
+	cmd := up.command()
+	cmd.Stdout, cmd.Stderr = r.begin.stdout(), r.begin.stderr()
+	return r.follow(ctx, func() (*execution, error) { return r.client.start(ctx, cmd) })
+}
+
+// follow starts the command that runs the script, waits for it, and ends the
+// script in the guest when ctx ends first.
+func (r *scriptRun) follow(ctx context.Context, start func() (*execution, error)) (ExitStatus, error) {
+	e, err := start()
 	if err != nil {
 		if ctx.Err() != nil {
 			r.end(ctx, nil) // it may have begun all the same

@@ -289,7 +289,11 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 		pinned = keys
 		r.keys.pinned = keys // debug tells them to people
 	}
-	return r.dial(ctx, m, pinned, nil)
+	// What is done to the guest before it is saved may change what a login makes of
+	// it, and a session is none of what is saved.
+	c := r.config
+	untouched := r.seed == "" && !r.maySave() && c.Prepare == "" && len(r.userData.plan.Steps) == 0
+	return r.dial(ctx, m, pinned, guest.Greeting{Hold: untouched})
 }
 
 // dialAgain connects to a guest whose connection was closed.
@@ -297,14 +301,15 @@ func (r *run) dialAgain(ctx context.Context) error {
 	ctx, release := r.machine.Context(ctx)
 	defer release()
 	boot, took := r.result.Boot, r.result.SSH
-	err := r.dial(ctx, r.machine, r.keys.pinned, nil)
+	err := r.dial(ctx, r.machine, r.keys.pinned, guest.Greeting{Hold: true})
 	r.result.Boot, r.result.SSH = boot, took
 	return err
 }
 
 // dial connects to the guest until a command has run there, which gives it our
-// time, and the beginnings of files that a restored guest needs.
-func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey, renew []guest.Beginning) error {
+// time, and what else the greeting says.
+func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey, greeting guest.Greeting) error {
+	greeting.SetClock = true
 	port, err := m.ForwardedPort(ctx, r.config.SSHPort)
 	if err != nil {
 		return err
@@ -314,7 +319,7 @@ func (r *run) dial(ctx context.Context, m *qemu.Machine, pinned []ssh.PublicKey,
 		Addr: fmt.Sprintf("127.0.0.1:%d", port), User: r.config.SSHUser,
 		Signer: r.keys.signer, HostKeys: pinned,
 		Emulated: r.accel.Accel == qemu.AccelTCG, Silence: paceOf(r.accel.Accel).deaf,
-		LoginShell: r.loginShell, Greeting: guest.Greeting{SetClock: true, Renew: renew},
+		LoginShell: r.loginShell, Greeting: greeting,
 		OnAnswer: func() { boot.Answered(time.Now()) },
 	})
 	if err != nil {

@@ -219,7 +219,7 @@ func (r *run) resume(ctx context.Context, m *qemu.Machine, entry *snapshot.Entry
 		files[i] = guest.Beginning{File: c.File, Data: c.Data}
 	}
 	r.keys.signer, r.keys.pinned = login.signer, login.pinned
-	if err := r.dial(ctx, m, r.keys.pinned, files); err != nil {
+	if err := r.dial(ctx, m, r.keys.pinned, guest.Greeting{Renew: files, Hold: true}); err != nil {
 		return err
 	}
 	r.keys, r.rekeying.need = fresh, true

@@ -2,24 +2,24 @@
 # The first command of a connection: tells what the guest is and where a script
 # can be put, and makes what was restored or has drifted the guest's own again.
 #
-# usage: hello.sh [SECONDS [renew]]
+# usage: hello.sh [SECONDS [BYTES]]
 #
 # With SECONDS the clock is set to that time, unless it is no more than a second
-# off: that is what a boot leaves, and no program has to be started for it. With renew, standard input is a
-# program that writes what files shall begin with, and fails when it can't; what
-# follows in the files stays. It is not an argument, since it holds keys.
+# off: that is what a boot leaves, and no program has to be started for it. With
+# BYTES, standard input begins with a program of that size that writes what files
+# shall begin with, and fails when it can't; what follows in the files stays. It
+# is not an argument, since it holds keys.
 #
 # Prints an empty line, since a login shell may have printed half of one, and
 #
-#	uname WHAT-THE-GUEST-IS         not with renew: that is what it was
+#	uname WHAT-THE-GUEST-IS         not with BYTES: that is what it was
 #	shell LOGIN-SHELL
 #	tmp DIRECTORY                   each that looks as if temporary files could go there
-#	clock SECONDS-BEFORE STATUS-OF-SETTING-IT WHAT-DATE-SAID    before: not with renew
+#	clock SECONDS-BEFORE STATUS-OF-SETTING-IT WHAT-DATE-SAID    before: not with BYTES
 echo
 was=-
 if test -n "$2"; then
-	umask 077
-	eval "$(cat)" || exit 74
+	(umask 077 && eval "$(head -c "$2")") || exit 74
 elif test -n "$1"; then
 	was=$(date -u +%s 2>/dev/null) || was='?'
 fi

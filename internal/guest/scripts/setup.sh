@@ -10,7 +10,8 @@
 # Standard input is, from byte OFFSET on (the first is 1), a program that makes
 # the files, and before it the contents of those that it calls part for. The
 # program is not an argument, since it holds secrets; it says by ready=yes that
-# nothing of it is missing. Prints DIR in a line of its own when all is there;
+# nothing of it is missing. With an OFFSET of 0 it is a function, fill, and
+# nothing is read. Prints DIR in a line of its own when all is there;
 # what follows is the command's, whose standard input is empty.
 #
 # mkdir fails when the name is taken, by a link as well, and the name can't be
@@ -29,7 +30,9 @@ part() {
 	mkdir "$d" "$@" || exit 73
 	# Files that are written at the end get their block now: a script that
 	# fills the disk must not cost its own exit status.
-	if cd "$d" && if test "$offset" -gt 1; then
+	if cd "$d" && if test "$offset" = 0; then
+		fill
+	elif test "$offset" -gt 1; then
 		cat >all && eval "$(tail -c "+$offset" all)" && rm all
 	else
 		eval "$(cat)"

@@ -14,8 +14,8 @@ import (
 const heldMost = 1 << 20
 
 // A beginning finds the line in a session's output that separates what prepares
-// a script from the script: what was printed before it is kept for messages, and
-// what follows is passed on.
+// a script from the script, or the first command from what follows: what was
+// printed before it is kept, and what follows is passed on.
 //
 // Its two writers are called one at a time, as Run does; when may be called at any time.
 type beginning struct {
@@ -23,7 +23,7 @@ type beginning struct {
 	start     func() // called when the script begins; may be nil
 	out, diag io.Writer
 
-	before limited      // what was printed on standard output before the mark; read when begun is closed
+	before limited      // what was printed on standard output before the mark; read when begun is closed, or the output
 	tail   []byte       // the end of that, which may be half a mark
 	held   bytes.Buffer // of standard error
 

@@ -46,8 +46,8 @@ func (c *Client) LoginShell() string { return c.loginShell }
 // Uname is what uname -a printed in the guest; empty when a Greeting renewed it.
 func (c *Client) Uname() string { return c.told.uname }
 
-// Took is how long the attempt took that succeeded: from connecting to the end
-// of the first command.
+// Took is how long the attempt took that succeeded: from connecting to the
+// answer of the first command.
 func (c *Client) Took() time.Duration { return c.took }
 
 // Traffic is how many bytes of an SSH connection, encrypted as they are, have gone

@@ -37,7 +37,7 @@ func (c sshConn) Quiet() time.Duration { return c.wire.quiet() }
 func (c sshConn) Close() error { return c.wire.Close() }
 
 // Over makes a Client of a connection that is there already, and runs the first
-// command there. Of the options only User, Silence and Greeting count.
+// command there. Of the options only User, Silence and Greeting, but for its Hold, count.
 // The connection is the Client's from now on: it is closed with the Client, or
 // when this fails.
 func Over(ctx context.Context, conn Conn, o Options) (*Client, error) {

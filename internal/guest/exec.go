@@ -116,11 +116,28 @@ type execution struct {
 	known  bool          // the server has reported a status
 }
 
-// start begins a command; it does not wait for its end.
-func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
+// openTries is how often a session is asked for that the server refuses: one that
+// allows few of them may not be done with the last one, which a round trip changes.
+const openTries = 4
+
+// open opens a session.
+func (c *Client) open(ctx context.Context) (ssh.Channel, <-chan *ssh.Request, error) {
+	for try := 1; ; try++ {
+		channel, requests, err := c.openOnce(ctx)
+		if try == openTries || !errors.As(err, new(*ssh.OpenChannelError)) {
+			return channel, requests, err
+		}
+		if h := c.held.Swap(nil); h != nil {
+			h.end(ctx)
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, endMost)
+		_ = c.Alive(limited) // else the next try will tell
+		cancel()
 	}
+}
+
+func (c *Client) openOnce(ctx context.Context) (ssh.Channel, <-chan *ssh.Request, error) {
 	type opened struct {
 		channel ssh.Channel
 		reqs    <-chan *ssh.Request
@@ -131,9 +148,9 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 		channel, reqs, err := c.conn.OpenChannel("session", nil)
 		result <- opened{channel, reqs, err}
 	}()
-	var o opened
 	select {
-	case o = <-result:
+	case o := <-result:
+		return o.channel, o.reqs, o.err
 	case <-ctx.Done():
 		go func() { // the channel that comes too late
 			if late := <-result; late.err == nil {
@@ -141,21 +158,32 @@ func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
 				_ = late.channel.Close()
 			}
 		}()
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
-	if o.err != nil {
-		return nil, c.explain(o.err)
+}
+
+// start begins a command; it does not wait for its end.
+func (c *Client) start(ctx context.Context, cmd Command) (*execution, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	channel, requests, err := c.open(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, c.explain(err)
 	}
 	e := &execution{
-		client: c, channel: o.channel, output: newOutput(),
+		client: c, channel: channel, output: newOutput(),
 		exited: make(chan struct{}), drain: make(chan struct{}),
 	}
 	if cmd.Script != "" {
 		cmd.Line = scriptLine(c.loginShell, cmd.Script, cmd.Args...)
 	}
-	go e.requests(o.reqs)
+	go e.requests(requests)
 	e.copyOutput(cmd)
-	if live, ok := o.channel.(interface{ Live() }); ok && cmd.Live {
+	if live, ok := channel.(interface{ Live() }); ok && cmd.Live {
 		live.Live()
 	}
 	if err := e.exec(ctx, cmd); err != nil {

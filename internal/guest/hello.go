@@ -135,7 +135,7 @@ func renewing(files []Beginning) (string, error) {
 	for _, f := range files {
 		program += " &&\n" + printing(f.Data) + " 1<>" + quote(f.File)
 	}
-	return program + "\n", nil
+	return program + " &&\nrenewed=yes\n", nil
 }
 
 // readHello reads the answer to the first command, and tells whether it is one.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A held session is that of a connection's first command: its shell waits for a
@@ -42,7 +43,7 @@ func (c *Client) firstHeld(ctx context.Context, args []string, stdin string) (st
 	case <-b.begun:
 		c.held.Store(h)
 		answer = b.before.buf.String()
-		return ExitStatus{}, answer, said("", answer), nil
+		return ExitStatus{}, answer, b.noise(), nil
 	case <-h.execution.exited:
 	case <-ctx.Done():
 	}
@@ -52,6 +53,24 @@ func (c *Client) firstHeld(ctx context.Context, args []string, stdin string) (st
 
 // release ends the session: there is no script for it.
 func (h *held) release() { _ = h.program.Close() }
+
+// end releases the session and waits until it has ended, for no longer than a
+// guest needs that is alive.
+func (h *held) end(ctx context.Context) {
+	h.release()
+	limited, cancel := context.WithTimeout(ctx, endMost)
+	defer cancel()
+	select {
+	case <-h.execution.exited:
+	case <-limited.Done():
+	}
+	h.execution.output.close()
+	_ = h.execution.channel.Close()       // fails when it is closed
+	_ = h.execution.client.Alive(limited) // the server has done with it when it answers
+}
+
+// endMost is how long end waits.
+const endMost = 5 * time.Second
 
 // ended tells whether the shell has not waited.
 func (h *held) ended() bool {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,6 +78,7 @@ func TestHoldLeavesNothing(t *testing.T) {
 	for _, shell := range []string{"/bin/sh", "/bin/bash", ""} {
 		s := newServer(t)
 		s.env[len(s.env)-1] = "SHELL=" + shell
+		s.env = append(s.env, "was=1", "said=2", "base=3", "status=4", "renewed=5") // names that our programs may like
 		o := s.listen()
 		o.LoginShell = shell
 		o.Greeting = Greeting{SetClock: true, Renew: []Beginning{{filepath.Join(t.TempDir(), "key"), []byte("x")}}}
@@ -133,7 +136,7 @@ func TestHoldNot(t *testing.T) {
 			}
 			<-c.held.Load().execution.exited
 		}, 3},
-		"the program does not arrive": {Script{Text: "echo done"}, nil, 3},
+		"the program does not arrive": {Script{Text: "echo done"}, nil, 4},
 		"the directory can't be written": {Script{Text: "echo done"}, func(_ *testing.T, s *sshServer, c *Client) {
 			c.told.tmp = []string{"/proc/none", s.dir}
 		}, 3},
@@ -162,6 +165,53 @@ func TestHoldNot(t *testing.T) {
 			_ = c.Close()
 			s.idle()
 		})
+	}
+}
+
+// TestHoldOneSession has a server that allows one session at a time.
+func TestHoldOneSession(t *testing.T) {
+	r := newRealServer(t, func(t *testing.T, r *realServer) []string {
+		argv := openSSH(t, r)
+		config, err := os.OpenFile(filepath.Join(r.dir, "sshd_config"), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = config.WriteString("MaxSessions 1\n")
+		if err := errors.Join(err, config.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return argv
+	})
+	c := holding(t, r.options)
+	var out bytes.Buffer
+	if status, err := c.Run(t.Context(), Command{Line: "echo command", Stdout: &out}); err != nil || status.Code != 0 {
+		t.Errorf("%+v, %v", status, err)
+	}
+	res, err := c.RunScript(t.Context(), Script{Text: "echo script"}, &out, nil)
+	if err != nil || res.Status != 0 || out.String() != "command\nscript\n" {
+		t.Errorf("%+v, %v, %q", res, err, &out)
+	}
+}
+
+// TestHoldOnce: a script that may have begun is not begun again, though nothing
+// was heard of it.
+func TestHoldOnce(t *testing.T) {
+	s := newServer(t)
+	var others atomic.Int32
+	s.command = func(line string, ch sshChannel) (uint32, bool) {
+		if !isHello(line) {
+			others.Add(1)
+			return 1, true
+		}
+		parts := strings.Split(line, "'")
+		_, _ = fmt.Fprintf(ch, "\nuname GNU\ntmp %s\n%s\n", s.dir, parts[len(parts)-2])
+		_, _ = io.Copy(io.Discard, ch)
+		return 0, true
+	}
+	s.noStatus = true // the channel just closes
+	_, err := holding(t, s.listen()).RunScript(t.Context(), Script{Text: "true"}, nil, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "preparing the script in the guest: ") || others.Load() != 0 {
+		t.Errorf("%v, and %d more commands", err, others.Load())
 	}
 }
 

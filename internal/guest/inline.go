@@ -37,9 +37,10 @@ func printing(data []byte) string {
 	return b.String()
 }
 
-// inlineMost is the largest content that a program's text carries. More is
-// faster as it is, and would become several times as large as octal escapes.
-const inlineMost = 8 << 10
+// inlineMost is the most text of a program that one file's content becomes. More
+// is faster as it is: a shell reads its program byte by byte. Nearly all events of
+// GitHub are less, and only without larger files can a session that is held be used.
+const inlineMost = 48 << 10
 
 // filling is what setup.sh takes on its standard input: the contents of large
 // files, and behind them a program that makes all files.
@@ -50,15 +51,18 @@ type filling struct {
 
 // file has one made.
 func (f *filling) file(name string, content []byte) {
-	switch {
-	case len(content) == 0:
+	if len(content) == 0 {
 		f.step(": >" + quote(name))
-	case len(content) <= inlineMost:
-		f.step(printing(content) + " >" + quote(name))
-	default:
-		f.step("part " + strconv.Itoa(f.large.Len()+1) + " " + strconv.Itoa(len(content)) + " " + quote(name))
-		f.large.Write(content)
+		return
 	}
+	if len(content) <= inlineMost {
+		if text := printing(content); len(text) <= inlineMost {
+			f.step(text + " >" + quote(name))
+			return
+		}
+	}
+	f.step("part " + strconv.Itoa(f.large.Len()+1) + " " + strconv.Itoa(len(content)) + " " + quote(name))
+	f.large.Write(content)
 }
 
 func (f *filling) step(command string) {

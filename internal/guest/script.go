@@ -141,7 +141,10 @@ func (c *Client) RunScript(ctx context.Context, s Script, stdout, stderr io.Writ
 		case !begun && err == nil && status.Code == noDirectory:
 			i++
 			continue
-		case !begun && r.joined && ctx.Err() == nil && c.Err() == nil: // whatever became of that session
+		case !begun && err == nil && r.joined && !status.Detached && ctx.Err() == nil:
+			// All that the session has printed is here, and the script's beginning is not
+			// in it. What it has made is of no use.
+			_, _ = c.Run(ctx, Command{Line: "rm -rf " + quote(dir)})
 			continue
 		}
 		break
@@ -268,7 +271,13 @@ func (r *scriptRun) inSession(ctx context.Context, up *upload) (ExitStatus, erro
 	if h := r.client.held.Swap(nil); h != nil {
 		program, ok := up.text()
 		if r.joined = ok && !h.ended(); r.joined {
-			return r.follow(ctx, func() (*execution, error) { return h.run(program, r.begin.stdout(), r.begin.stderr()), nil })
+			return r.follow(ctx, func() (*execution, error) {
+				if err := context.Cause(ctx); err != nil {
+					h.release()
+					return nil, err
+				}
+				return h.run(program, r.begin.stdout(), r.begin.stderr()), nil
+			})
 		}
 		h.release()
 	}

@@ -8,7 +8,11 @@
 # off: that is what a boot leaves, and no program has to be started for it. With
 # BYTES, standard input begins with a program of that size that writes what files
 # shall begin with, and fails when it can't; what follows in the files stays. It
-# is not an argument, since it holds keys.
+# is not an argument, since it holds keys; it says by renewed=yes that nothing of
+# it is missing.
+#
+# The shell may become the first script's: no variable of a login's environment
+# may be changed.
 #
 # Prints an empty line, since a login shell may have printed half of one, and
 #
@@ -17,27 +21,27 @@
 #	tmp DIRECTORY                   each that looks as if temporary files could go there
 #	clock SECONDS-BEFORE STATUS-OF-SETTING-IT WHAT-DATE-SAID    before: not with BYTES
 echo
-was=-
+hurd_was=-
 if test -n "$2"; then
-	(umask 077 && eval "$(head -c "$2")") || exit 74
+	(umask 077 && renewed= && eval "$(head -c "$2")" && test "$renewed" = yes) || exit 74
 elif test -n "$1"; then
-	was=$(date -u +%s 2>/dev/null) || was='?'
+	hurd_was=$(date -u +%s 2>/dev/null) || hurd_was='?'
 fi
 if test -n "$1"; then
-	case $was in
-	$(($1 - 1)) | "$1" | $(($1 + 1))) echo "clock $was 0" ;;
+	case $hurd_was in
+	$(($1 - 1)) | "$1" | $(($1 + 1))) echo "clock $hurd_was 0" ;;
 	*)
-		said=$(date -u -s "@$1" 2>&1 >/dev/null)
+		hurd_said=$(date -u -s "@$1" 2>&1 >/dev/null)
 		# shellcheck disable=SC2086,SC2116 # makes one line
-		echo "clock $was $? "$said
+		echo "clock $hurd_was $? "$hurd_said
 		;;
 	esac
 fi
 echo "shell $SHELL"
-for base in "${TMPDIR:-/tmp}" /var/tmp "${HOME:-/root}" /dev/shm; do
-	case $base in /*) ;; *) continue ;; esac
-	if test -d "$base" && test -w "$base"; then
-		printf 'tmp %s\n' "$base"
+for hurd_base in "${TMPDIR:-/tmp}" /var/tmp "${HOME:-/root}" /dev/shm; do
+	case $hurd_base in /*) ;; *) continue ;; esac
+	if test -d "$hurd_base" && test -w "$hurd_base"; then
+		printf 'tmp %s\n' "$hurd_base"
 	fi
 done
 test -n "$2" || { printf 'uname ' && uname -a; }

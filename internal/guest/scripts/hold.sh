@@ -9,7 +9,7 @@
 #
 # The program is read to its end before any of it is run, and is one command: of
 # one that was cut off nothing is run.
-status=$?
-test "$status" = 0 || exit "$status"
+hurd_status=$?
+test "$hurd_status" = 0 || exit "$hurd_status"
 printf '%s\n' "$3" || exit
 eval "$(cat)"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Has the SSH server read its host key anew, when renew.sh has replaced it. The
+# Has the SSH server read its host key anew, when hello.sh has replaced it. The
 # connection that this comes through has a process of its own, which stays.
 #
 # The last line that is printed is "rekeyed", or "no server" when none was found

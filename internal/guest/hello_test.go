@@ -125,4 +125,12 @@ func TestRenewFails(t *testing.T) {
 	if n := s.connections() - before; n != 1 {
 		t.Errorf("%d attempts", n)
 	}
+	// A program of which nothing arrives has not renewed anything.
+	bin := t.TempDir()
+	writeProgram(t, filepath.Join(bin, "head"), "#!/bin/sh\n")
+	s.env = append(s.env, "PATH="+bin+":"+os.Getenv("PATH"))
+	o.Greeting.Renew = []Beginning{}
+	if _, err := Dial(ctx, o); !errors.As(err, &refused) || refused.Status.Code != 74 {
+		t.Errorf("without head: %v", err)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -311,29 +310,28 @@ func (s *sshServer) dial(t *testing.T, o Options) error {
 	return a.err
 }
 
-// TestHoldCloses: the shell that waits ends with the connection, and what it
-// prints before it has a script reaches nobody.
+// TestHoldCloses: the shell that waits ends with the connection.
 func TestHoldCloses(t *testing.T) {
 	s := newServer(t)
-	bin := t.TempDir()
-	writeProgram(t, filepath.Join(bin, "cat"), "#!/bin/sh\necho noise >&2\necho noise >/proc/$PPID/fd/1\nexec /bin/cat \"$@\"\n")
-	s.env[0] = "PATH=" + bin + ":" + os.Getenv("PATH")
-	o := s.listen()
-	c := holding(t, o)
-	h := c.held.Load()
-	for h.execution.output.progress(time.Now()).bytes < int64(len("noise\n")) { // its own time
-		runtime.Gosched()
-	}
-	var out, diag bytes.Buffer
-	r, err := c.RunScript(t.Context(), Script{Text: "echo done"}, &out, &diag)
-	if err != nil || r.Status != 0 || out.String() != "done\n" || strings.Contains(out.String(), "noise") {
-		t.Errorf("%+v, %v, %q, %q", r, err, &out, &diag)
-	}
-	_ = holding(t, o).Close()
+	_ = holding(t, s.listen()).Close()
 	s.idle()
 }
 
-// TestHoldStopped ends scripts that run in the session, and one that has not begun.
+// TestLater: what is printed before there is a script reaches nobody.
+func TestLater(t *testing.T) {
+	var out bytes.Buffer
+	l := &later{}
+	if n, err := io.WriteString(l, "noise"); n != 5 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	l.set(&out)
+	if n, err := io.WriteString(l, "script"); n != 6 || err != nil || out.String() != "script" {
+		t.Errorf("%d, %v, %q", n, err, &out)
+	}
+}
+
+// TestHoldStopped ends a script that runs in the session. One that has not begun
+// is in TestRunScriptStoppedEarly.
 func TestHoldStopped(t *testing.T) {
 	s := newServer(t)
 	stoppedIn(t, holding(t, s.listen()), s.dir, "exec 9>fifo\ntrap '' TERM\nsleep 1000 &\necho started\nsleep 1000; sleep 1000")

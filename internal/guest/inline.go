@@ -37,9 +37,9 @@ func printing(data []byte) string {
 	return b.String()
 }
 
-// inlineMost is the most text of a program that one file's content becomes. More
-// is faster as it is: a shell reads its program byte by byte. Nearly all events of
-// GitHub are less, and only without larger files can a session that is held be used.
+// inlineMost is the most text of a program that one file's content becomes: a
+// shell reads its program byte by byte. A script with a larger file can't use the
+// session that is held, so that it should be more than an event of GitHub.
 const inlineMost = 48 << 10
 
 // filling is what setup.sh takes on its standard input: the contents of large

@@ -289,11 +289,13 @@ func (r *run) reach(ctx context.Context, m *qemu.Machine) error {
 		pinned = keys
 		r.keys.pinned = keys // debug tells them to people
 	}
-	// What is done to the guest before it is saved may change what a login makes of
-	// it, and a session is none of what is saved.
-	c := r.config
-	untouched := r.seed == "" && !r.maySave() && c.Prepare == "" && len(r.userData.plan.Steps) == 0
-	return r.dial(ctx, m, pinned, guest.Greeting{Hold: untouched})
+	return r.dial(ctx, m, pinned, guest.Greeting{Hold: r.untouched()})
+}
+
+// untouched tells whether nothing is done to a booted guest before the script that
+// may change what a login makes of it, nor that a session must not be there for.
+func (r *run) untouched() bool {
+	return r.seed == "" && !r.maySave() && r.config.Prepare == "" && len(r.userData.plan.Steps) == 0
 }
 
 // dialAgain connects to a guest whose connection was closed.

@@ -65,6 +65,7 @@ type fanOut struct {
 	showing   sync.Mutex    // one script's end at a time
 	encoder   *json.Encoder // nil without --json
 	results   []shard.Result
+	memories  lifecycle.Memories // that the guests start from
 }
 
 // shard runs a list of scripts.

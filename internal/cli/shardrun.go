@@ -37,7 +37,7 @@ func (f *fanOut) one(ctx context.Context, index int, settled func()) bool {
 		inputs.Snapshot = "auto"
 	}
 	result := lifecycle.Run(ctx, lifecycle.Request{
-		Inputs: inputs, Host: f.host, Log: actions.New(p.options), Beside: !first,
+		Inputs: inputs, Host: f.host, Log: actions.New(p.options), Beside: !first, Memories: &f.memories,
 		Settled: func() {
 			f.settled.Store(true)
 			settled()

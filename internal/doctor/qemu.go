@@ -53,7 +53,7 @@ func (q QEMU) lost() []string {
 		has  bool
 		text string
 	}{
-		{q.PrivateRAM, "machines that are restored at once share no memory (before 8.2)"},
+		{q.PrivateRAM, "machines that separate runs restore at once share no memory, those of --jobs do (before 8.2)"},
 		{q.VNC, "a guest that is kept for debug shows no screen (no VNC)"},
 		{q.Shared, "machines that are saved here can't be restored by other versions of QEMU (no machine type 7.2)"},
 	} {

@@ -175,15 +175,6 @@ func kibibytes(file, name string) (units.Bytes, bool) {
 	return 0, false
 }
 
-func readFile(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // only is the one file that a pattern matches.
 func onlyMatch(t *testing.T, pattern string) string {
 	t.Helper()

@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/ed25519"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
 // shardRun begins a fan-out of a list over the selftest guest.
@@ -98,17 +101,45 @@ func shardResults(t *testing.T, cache string) {
 	}
 }
 
-// shardInterrupted holds that an interrupt ends all guests, and the scripts that wait.
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// guestMemory is the file that a guest's memory is mapped from, privately, as
+// device and inode.
+func guestMemory(t *testing.T, pid int) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/maps", pid))) {
+		f := strings.Fields(line)
+		if len(f) > 5 && f[1] == "rw-p" && (strings.HasPrefix(f[5], "/memfd:guest-memory") || strings.HasSuffix(f[5], "/"+snapshot.RAM)) {
+			return f[3] + " " + f[4]
+		}
+	}
+	t.Errorf("process %d has no private mapping of a guest's memory", pid)
+	return ""
+}
+
+// shardInterrupted holds that guests at once start from one memory, and that an
+// interrupt ends all guests, and the scripts that wait.
 func shardInterrupted(t *testing.T, cache string) {
 	p := shardRun(t, cache, strings.Repeat("echo in the guest; sleep 1000\n", 3))
 	p.stdout.await(t, "[1] in the guest\n")
 	p.stdout.await(t, "[2] in the guest\n")
 	p.record()
-	guests := 0
-	for _, name := range p.started {
+	guests, memories := 0, map[string]bool{}
+	for pid, name := range p.started {
 		if strings.HasPrefix(name, "qemu-") {
 			guests++
+			memories[guestMemory(t, pid)] = true
 		}
+	}
+	if len(memories) != 1 {
+		t.Errorf("the guests' memories: %v", memories)
 	}
 	began := time.Now()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -35,7 +35,10 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	}
 	err = r.step(ctx, "Restore", func(ctx context.Context) (string, error) { return r.restoreFrom(ctx, entry) })
 	if err == nil {
-		r.cleanup.push("releasing the saved machine", func(context.Context) error { return entry.Close() })
+		r.cleanup.push("releasing the saved machine", func(context.Context) error {
+			r.dropCopy()
+			return entry.Close()
+		})
 		return true, nil
 	}
 	if refused := (*commandError)(nil); errors.As(err, &refused) && !isKind(err, InputInvalid) {
@@ -92,6 +95,11 @@ func (r *run) restoreFrom(ctx context.Context, entry *snapshot.Entry) (note stri
 	allowed.waited = r.remote.waited
 	ctx, cancel := allowed.context(ctx)
 	defer cancel()
+	defer func() {
+		if err != nil {
+			r.dropCopy()
+		}
+	}()
 	sound := make(chan error, 1)
 	go func() { sound <- entry.Verify(ctx) }()
 	login, err := readLogin(entry.Manifest.Login)
@@ -136,51 +144,22 @@ func (r *run) dismiss(ctx context.Context, m *qemu.Machine) error {
 // startSaved starts a QEMU that waits for the entry's state, on a fresh overlay
 // and with a workspace of its own.
 func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Machine, error) {
-	memory := make(chan memoryCopy, 1)
-	go func() { memory <- r.copyMemory(ctx, entry.Path(snapshot.RAM)) }()
+	var ram *qemu.RAM
+	copied := make(chan error, 1)
+	go func() {
+		var err error
+		ram, err = r.savedMemory(ctx, entry)
+		copied <- err
+	}()
 	overlay, err := r.emptyOverlay("restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
-	private := <-memory
-	defer private.close() // QEMU has its own hold of it
-	if err := errors.Join(err, private.err); err != nil {
+	if err := errors.Join(err, <-copied); err != nil {
 		return nil, err
 	}
 	r.overlayPath, r.savedOverlay = overlay, entry.Path(snapshot.Disk)
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: entry.Path(snapshot.Disk), Format: "qcow2", Base: r.baseImage()}})
 	s.Incoming = "defer"
-	s.RAM = &qemu.RAM{Path: entry.Path(snapshot.RAM), ReadOnly: true}
-	if private.file != nil {
-		s.RAM = &qemu.RAM{Path: descriptorPath(private.file)}
-	}
+	s.RAM = ram
 	return r.launch(ctx, s)
-}
-
-// memoryCopy is a private copy of a saved memory. No file: none is needed.
-type memoryCopy struct {
-	file *os.File
-	err  error
-}
-
-func (m memoryCopy) close() {
-	if m.file != nil {
-		_ = m.file.Close() // it is of no use any more
-	}
-}
-
-// copyMemory makes a private copy of the saved memory, for a QEMU that could
-// else write to the file that other machines start from.
-func (r *run) copyMemory(ctx context.Context, path string) (c memoryCopy) {
-	if r.features.PrivateRAM {
-		return c
-	}
-	saved, err := os.Open(path)
-	if err != nil {
-		return memoryCopy{err: err}
-	}
-	defer func() { _ = saved.Close() }() // it was only read
-	if c.file, c.err = memoryFile(0); c.err == nil {
-		c.err = snapshot.CopySparse(ctx, c.file, saved)
-	}
-	return c
 }
 
 // resume loads the state, lets the guest go on and makes it this run's own.

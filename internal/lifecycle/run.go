@@ -61,6 +61,9 @@ type Request struct {
 	// shown that a saved machine works: a slow restore is that of a busy host then.
 	Beside bool
 
+	// Memories has what runs of one process share; nil: this one has its own.
+	Memories *Memories
+
 	// Settled is called, at most once, when it is known whether a later run of
 	// these inputs can start from a saved machine: this run did, or has saved
 	// one, or never will. A run that fails before that does not call it. nil: nothing.

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
 	"github.com/org/hurd-qemu-action/internal/snapshot"
@@ -39,6 +37,7 @@ type warm struct {
 	why     string          // not
 	key     snapshot.Key
 	memory  *os.File      // the guest's memory, of a machine that may be saved
+	copied  *memoryHold   // the copy of a saved memory that the guest started from; nil: it needs none
 	saving  chan struct{} // closed when what was saved is kept, or is not; nil: nothing was saved
 	saved   units.Bytes   // read after saving is closed, like saveErr
 	saveErr error
@@ -171,46 +170,6 @@ func (r *run) mayRestore() bool { return r.warm.store != nil && r.config.Snapsho
 
 // maySave tells whether the machine of this run may be saved.
 func (r *run) maySave() bool { return r.warm.store != nil && r.config.Snapshot != snapshotRestore }
-
-// memoryFile makes a file in memory for a guest's memory. Anybody who gets its
-// descriptor can open it, as QEMU's user must.
-func memoryFile(size units.Bytes) (*os.File, error) {
-	fd, err := unix.MemfdCreate("guest-memory", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "guest-memory")
-	if err := f.Truncate(int64(size)); err != nil {
-		_ = f.Close() // it was never used
-		return nil, err
-	}
-	return f, nil
-}
-
-// descriptorPath is how a file of ours is opened once more.
-func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
-
-// saveableMemory gives the machine a memory that can be saved.
-func (r *run) saveableMemory() (*qemu.RAM, error) {
-	if !r.maySave() {
-		return nil, nil //nolint:nilnil // no memory of its own is what QEMU has by default
-	}
-	r.dropMemory()
-	f, err := memoryFile(r.hardware.Memory)
-	if err != nil {
-		return nil, err
-	}
-	r.warm.memory = f
-	return &qemu.RAM{Path: descriptorPath(f), Shared: true}, nil
-}
-
-// dropMemory lets go of the guest's memory, which QEMU has its own hold of.
-func (r *run) dropMemory() {
-	if r.warm.memory != nil {
-		_ = r.warm.memory.Close() // nothing is lost with it
-		r.warm.memory = nil
-	}
-}
 
 // prepare runs the user's prepare script, which the machine is saved after.
 func (r *run) prepare(ctx context.Context) error {

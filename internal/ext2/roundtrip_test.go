@@ -165,8 +165,12 @@ func mount(t *testing.T, image string) string {
 
 func unmount(t *testing.T, dir string) {
 	t.Helper()
-	if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-		t.Fatalf("umount: %v: %s", err, out)
+	// Who made a mount namespace meanwhile holds the mount, and with it what was
+	// not written yet, beyond umount: it is made read-only first.
+	for _, args := range [][]string{{"mount", "-o", "remount,ro"}, {"umount"}} {
+		if out, err := exec.Command(args[0], append(args[1:], dir)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", args[0], err, out)
+		}
 	}
 }
 

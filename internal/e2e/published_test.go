@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
 // publisher is a registry, which another project has written, and a web server
@@ -125,5 +127,47 @@ func publish(t *testing.T, pub *publisher, cache, name string) string {
 	if status != 0 || !strings.HasPrefix(stdout, name) || filepath.Base(theEntry(t, into)) != name {
 		t.Errorf("pull of a file: %d, %s\n%s", status, stdout, stderr)
 	}
+	managed(t, file, name)
 	return ref
+}
+
+// managed takes what was exported into an empty store, damages it there, and
+// removes it.
+func managed(t *testing.T, file, name string) {
+	t.Helper()
+	cache := t.TempDir()
+	for _, tc := range []struct {
+		args   []string
+		damage string // a file of the entry, before that
+		status int
+		says   []string
+	}{
+		{args: []string{"list"}, says: []string{"No machine is saved in "}},
+		{args: []string{"import", "--max-size=1M", file}, status: 125, says: []string{file, "1 MiB"}},
+		{args: []string{"list"}, says: []string{"No machine is saved in "}},
+		{args: []string{"import", file}, says: []string{name + ", ", "memory: 512M"}},
+		{args: []string{"list"}, says: []string{"\n" + name + "  ", "  512 MiB  "}},
+		{args: []string{"verify"}, says: []string{name + ": as it was written\n"}},
+		{args: []string{"verify"}, damage: snapshot.RAM, status: 125, says: []string{name + ": ", "damaged"}},
+		{args: []string{"prune", "--unused=0", "--size=10G"}, says: []string{"0 B freed"}},
+		{args: []string{"prune", "--size=1M"}, says: []string{"removed " + name, "0 B kept"}},
+		{args: []string{"list"}, says: []string{"No machine is saved in "}},
+	} {
+		if tc.damage != "" {
+			path := filepath.Join(theEntry(t, cache), tc.damage)
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data[len(data)/2] ^= 1
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		status, stdout, stderr := snapshotCommand(t, cache, tc.args...)
+		if status != tc.status || strings.Contains(stdout+stderr, "PRIVATE KEY") {
+			t.Errorf("%q: status %d\n%s%s", tc.args, status, stdout, stderr)
+		}
+		has(t, strings.Join(tc.args, " "), stdout+stderr, tc.says...)
+	}
 }

@@ -53,6 +53,7 @@ unit:
 lint: tools
 	test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	go vet ./...
+	for tags in bench,faults,soak benchworkspace; do go vet -tags $$tags ./internal/e2e || exit; done
 	build/tools/golangci-lint run ./...
 	build/tools/actionlint
 	shellcheck $$(git ls-files -z ':!*.go' | xargs -0 grep -lE '^#!(/usr)?/bin/(env )?(ba|da)?sh' --) $$(git ls-files 'internal/**/*.sh')

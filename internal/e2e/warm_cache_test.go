@@ -78,7 +78,11 @@ func TestE2EWarmCache(t *testing.T) {
 	for _, b := range w.Entries {
 		b.Data[len(b.Data)/2] ^= 0x80
 	}
-	fetch("failed", "::warning title=The saved machine can't be used::", "unpacking what the cache has")
+	fetch("failed", "::warning title=The saved machine can't be used::", "unpacking what the cache has", "is not used any more")
+	again := warmRun(t, t.TempDir(), "true", cached(w)...)
+	uploaded = numbers[metrics.Run](t, again, again.ends("saved")["metrics"]).Snapshot.Uploaded
+	has(t, "the log", again.stdout.String(), "did not come back is not used", "put into the cache in ")
+	fetch("restored", "Fetch saved machine: ")
 }
 
 // TestE2EWarmCacheRefuses has a cache that is down, and one that does not take

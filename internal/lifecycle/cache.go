@@ -59,9 +59,7 @@ func (r *run) fetchSaved(ctx context.Context) (*snapshot.Entry, error) {
 		return nil, snapshot.ErrMiss
 	}
 	for _, k := range r.warm.key.Usable() {
-		asking, cancel := cacheContext(ctx, cacheAskTime)
-		hit, err := c.Find(asking, k.String(), nil, cacheVersion)
-		cancel()
+		hit, g, err := newestSaved(ctx, c, k)
 		switch {
 		case errors.Is(err, results.ErrMiss):
 			continue
@@ -73,6 +71,12 @@ func (r *run) fetchSaved(ctx context.Context) (*snapshot.Entry, error) {
 		case err != nil: // nobody knows whether there is one
 			r.warn("The cache could not be asked for a saved machine", err.Error()+"; the machine is booted")
 			return nil, snapshot.ErrMiss
+		case g.retired:
+			r.sayRetired(k, g)
+			continue
+		}
+		if k.String() == r.warm.key.String() { // another one is not this run's to judge
+			r.warm.fetched = &fetchedEntry{generation: g}
 		}
 		var entry *snapshot.Entry
 		err = r.step(ctx, "Fetch saved machine", func(ctx context.Context) (note string, err error) {
@@ -117,6 +121,13 @@ func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, er
 	if err := c.Writable(); err != nil {
 		return fmt.Sprintf("not put into the cache: %v", err), nil
 	}
+	g, why, err := r.newGeneration(ctx, c)
+	if err != nil {
+		return "", fmt.Errorf("putting it into the cache: %w", err)
+	}
+	if why != "" {
+		return why, nil
+	}
 	path := filepath.Join(r.dir, "packed"+snapshot.Extension)
 	if err := entry.Export(ctx, path); err != nil {
 		return "", fmt.Errorf("packing it for the cache: %w", err)
@@ -133,7 +144,10 @@ func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, er
 	began := time.Now()
 	ctx, cancel := cacheContext(ctx, cacheShareTime)
 	defer cancel()
-	_, err = c.Save(ctx, entry.Manifest.Key.String(), cacheVersion, f, info.Size(), nil)
+	_, err = c.Save(ctx, g.key(r.warm.key), cacheVersion, f, info.Size(), nil)
+	if err == nil || errors.Is(err, results.ErrExists) {
+		r.warm.superseded.Store(true)
+	}
 	switch {
 	case errors.Is(err, results.ErrExists):
 		return "the cache has it already", nil

@@ -97,6 +97,21 @@ func smallKey() snapshot.Key {
 // smallEntry is an entry that no QEMU could load.
 func smallEntry(t *testing.T, s *snapshot.Store) *snapshot.Entry {
 	t.Helper()
+	e, err := smallDraft(t, s).Commit(t.Context(), smallManifest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func smallManifest() snapshot.Manifest {
+	return snapshot.Manifest{
+		Key: smallKey(), Created: time.Unix(1e9, 0), Login: snapshot.Login{Private: "SECRET"}, Guest: json.RawMessage(`{"Uname":"GNU"}`),
+	}
+}
+
+func smallDraft(t *testing.T, s *snapshot.Store) *snapshot.Draft {
+	t.Helper()
 	d, err := s.Begin()
 	if err != nil {
 		t.Fatal(err)
@@ -119,13 +134,7 @@ func smallEntry(t *testing.T, s *snapshot.Store) *snapshot.Entry {
 			t.Fatal(err)
 		}
 	}
-	e, err := d.Commit(t.Context(), snapshot.Manifest{
-		Key: smallKey(), Created: time.Unix(1e9, 0), Login: snapshot.Login{Private: "SECRET"}, Guest: json.RawMessage(`{"Uname":"GNU"}`),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return d
 }
 
 // TestPullPublished has a preset with several published machines, of which some

@@ -75,7 +75,7 @@ func (r *run) diskPrefix() string {
 // An entry whose key ends so says that there is none: those before it are of no use.
 const (
 	retiredSuffix = "-retired"
-	retired       = "hurd-qemu-action: the entry before this one is damaged\n"
+	retired       = "hurd-qemu-action: the entries before this one are of no use\n"
 )
 
 func isRetired(key string) bool { return strings.HasSuffix(key, retiredSuffix) }

@@ -30,6 +30,9 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 		return false, nil
 	case err != nil:
 		r.result.Snapshot = stateFailed
+		if errors.Is(err, snapshot.ErrDamaged) {
+			r.warm.spoil()
+		}
 		r.warn("The saved machine can't be used", err.Error()+"; the machine is booted")
 		return false, ctx.Err()
 	}
@@ -53,6 +56,7 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 		return false, errors.Join(err, entry.Close())
 	}
 	r.result.Snapshot = stateFailed
+	r.warm.spoil()
 	text := err.Error() + "; the machine is booted, and the saved one is removed"
 	if evictErr := r.warm.store.Evict(entry, err.Error()); evictErr != nil {
 		text = fmt.Sprintf("%v; the machine is booted (removing the saved one: %v)", err, evictErr)

@@ -194,6 +194,7 @@ func Run(ctx context.Context, req Request) Result {
 	if err == nil && r.result.Kind == Success && r.config.ImageOutput != "" {
 		err = guarded(ctx, func(ctx context.Context) error { return r.step(ctx, "Export", r.export) })
 	}
+	r.retireSaved(ctx)
 	r.retireDisk(ctx) // an export reads all of the disk
 	r.conclude(err)
 	r.finish(ctx, err, findings)

@@ -67,7 +67,7 @@ func TestNoSnapshotOverConsole(t *testing.T) {
 	r := savable(t)
 	r.config.Transport = transportSerial
 	if err := r.planSnapshot(); err != nil || r.warm.store != nil || r.warm.why != noSnapshotOverConsole {
-		t.Errorf("%v, %+v", err, r.warm)
+		t.Errorf("%v, %q", err, r.warm.why)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/org/hurd-qemu-action/internal/provision"
 	"github.com/org/hurd-qemu-action/internal/qemu"
@@ -45,6 +46,9 @@ type warm struct {
 	shared   string
 	shareErr error
 	uploaded units.Bytes // packed, into the job's cache
+
+	fetched    *fetchedEntry // of the key, from the job's cache; nil: none
+	superseded atomic.Bool   // that is not the cache's newest entry any more
 }
 
 // SnapshotDir is the store of saved machines below a cache directory.

@@ -39,6 +39,7 @@ RACED := ^TestE2E(Shell|Interrupted|Debug|QMP|SerialPort|Shard|Warm)$$
 test: guest
 	E2E_REQUIRED=1 go test -race -timeout 15m $$(go list ./... | grep -vE '/(lifecycle|e2e|acttest)$$')
 	E2E_REQUIRED=1 go test -timeout 5m -run PeakMemory ./internal/snapshot ./internal/image # the race detector takes several times the memory
+	go test -tags bench -timeout 5m -run TestBenchParts ./internal/e2e
 	E2E_REQUIRED=1 go test -race -timeout 10m ./internal/lifecycle
 	export E2E_REQUIRED=1; go test -timeout 20m -run '$(HALF)' ./internal/e2e & half=$$!; \
 	go test -timeout 20m -skip '$(HALF)' ./internal/e2e; rest=$$?; wait $$half && exit $$rest

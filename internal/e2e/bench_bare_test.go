@@ -64,8 +64,8 @@ var (
 	hostForward = regexp.MustCompile(`127\.0\.0\.1\s+(\d+)\s`)
 )
 
-// bareArgs makes files and sockets below dir of what were descriptors in our
-// command line: disks from the bottom up, and the memory.
+// bareArgs makes files and a socket below dir of what were descriptors in our
+// command line: disks from the bottom up, and the memory. Nobody reads the console.
 func bareArgs(line, dir, ram string, disks ...string) []string {
 	var out []string
 	for args := shellWords(line); len(args) > 0; args = args[1:] {

@@ -20,7 +20,7 @@ import (
 )
 
 // resident is what a QEMU adds to the host's memory: its proportional share,
-// and all of a copy of the guest's memory that nobody else has.
+// and a copy of the guest's memory if it is the first that has it.
 type resident struct{ all, guest units.Bytes }
 
 // benchMany starts several guests from one entry at once: of a guest that has
@@ -103,6 +103,14 @@ type guestRun struct {
 	diag   *watched
 	guests int
 	lines  chan time.Duration // since its start, for each guest that came to its script
+	late   *time.Timer        // ends a process whose guests don't
+}
+
+// end interrupts the process, once.
+func (r *guestRun) end() {
+	r.late.Stop()
+	_ = r.cmd.Process.Signal(syscall.SIGINT) // it may have ended
+	_ = r.cmd.Wait()                         // interrupted, or waited for already
 }
 
 // startCrowd starts a crowd's processes.
@@ -135,6 +143,8 @@ func startCrowd(t *testing.T, s savedMachine, c crowd, args []string) []*guestRu
 		if err := r.cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(r.end)
+		r.late = time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
 		go func() {
 			defer close(r.lines)
 			lines := bufio.NewScanner(out)
@@ -154,6 +164,11 @@ func startCrowd(t *testing.T, s savedMachine, c crowd, args []string) []*guestRu
 func together(t *testing.T, s savedMachine, c crowd, args []string) (times spread, sum resident, booted int) {
 	t.Helper()
 	runs := startCrowd(t, s, c, args)
+	defer func() {
+		for _, r := range runs {
+			r.end()
+		}
+	}()
 	for _, r := range runs {
 		n := 0
 		for took := range r.lines {
@@ -161,7 +176,7 @@ func together(t *testing.T, s savedMachine, c crowd, args []string) (times sprea
 			n++
 		}
 		if n < r.guests {
-			t.Errorf("%d of %d scripts ran:\n%s", n, r.guests, r.diag)
+			t.Fatalf("%d of %d scripts ran:\n%s", n, r.guests, r.diag)
 		}
 	}
 	time.Sleep(time.Second) // what the script's start has set going comes to rest
@@ -175,10 +190,6 @@ func together(t *testing.T, s savedMachine, c crowd, args []string) (times sprea
 				booted++
 			}
 		}
-	}
-	for _, r := range runs {
-		_ = r.cmd.Process.Signal(syscall.SIGINT) // it may have ended
-		_ = r.cmd.Wait()                         // interrupted
 	}
 	return times, sum, booted
 }

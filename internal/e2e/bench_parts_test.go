@@ -19,7 +19,7 @@ func TestBenchParts(t *testing.T) {
 	line := `qemu -object memory-backend-file,id=ram,mem-path=/proc/self/fd/8,share=off -chardev socket,id=serial,fd=3 -chardev socket,id=monitor,fd=4 ` +
 		`-chardev socket,id=tools,fd=5,server=on -mon chardev=tools,mode=control -add-fd fd=6,set=6 -blockdev '{"filename":"/dev/fdset/6"}' -blockdev '{"filename":"/dev/fdset/7"}'`
 	want := []string{
-		"qemu", "-object", "memory-backend-file,id=ram,mem-path=/r,share=off", "-chardev", "file,id=serial,path=/d/serial",
+		"qemu", "-object", "memory-backend-file,id=ram,mem-path=/r,share=off", "-chardev", "null,id=serial",
 		"-chardev", "socket,id=monitor,server=on,wait=off,path=/d/qmp", "-blockdev", `{"filename":"/base"}`, "-blockdev", `{"filename":"/top"}`,
 	}
 	if got := bareArgs(line, "/d", "/r", "/base", "/top"); !slices.Equal(got, want) {

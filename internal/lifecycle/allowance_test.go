@@ -51,10 +51,10 @@ func TestAllowance(t *testing.T) {
 				if !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("%v, want %q", err, tc.says)
 				}
-				if slow := (&run{}).diskAtFault(err) != ""; slow != tc.slow {
+				if slow := (&run{}).otherFault(err) != ""; slow != tc.slow {
 					t.Errorf("the cache is at fault: %t, want %t", slow, tc.slow)
 				}
-				if why := (&run{}).diskAtFault(errors.Join(snapshot.ErrDamaged, err)); why != "" {
+				if why := (&run{}).otherFault(errors.Join(snapshot.ErrDamaged, err)); why != "" {
 					t.Errorf("a damaged machine is kept: %s", why)
 				}
 				if caused(ctx, err) != err { //nolint:errorlint // the same one

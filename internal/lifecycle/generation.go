@@ -123,7 +123,7 @@ func (r *run) sayRetired(k snapshot.Key, g generation) {
 // was not superseded, for whatever reason: else the next run would fetch it again.
 func (r *run) retireSaved(ctx context.Context) {
 	c := r.cache()
-	if !r.warm.isSpoiled() || c == nil || c.Writable() != nil {
+	if !r.warm.isSpoiled() || c == nil || c.Writable() != nil || r.result.Boot == 0 { // a host on which nothing boots says nothing of it
 		return
 	}
 	g := r.warm.fetched.next()

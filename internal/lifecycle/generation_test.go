@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/hurd-qemu-action/internal/results/servicetest"
 	"github.com/org/hurd-qemu-action/internal/snapshot"
@@ -97,6 +98,7 @@ func TestSavedIsSuperseded(t *testing.T) {
 			}
 			r, log, _ := cacheRun(t, w)
 			fails(t, r, log, tc.says)
+			r.result.Boot = time.Second
 			saves(t, r, "put into the cache")
 			r.retireSaved(t.Context()) // it is superseded already
 			cacheHas(t, w, "0", "1")
@@ -116,6 +118,9 @@ func TestSavedIsRetired(t *testing.T) {
 	saves(t, saver, "put into the cache")
 	r, log, _ := cacheRun(t, w)
 	fails(t, r, log, "did not come back")
+	r.retireSaved(t.Context())
+	cacheHas(t, w, "0") // nothing has booted here
+	r.result.Boot = time.Second
 	r.Host.Environ = append(r.Host.Environ, "ACTIONS_CACHE_MODE=read")
 	r.retireSaved(t.Context())
 	cacheHas(t, w, "0") // it may not
@@ -153,6 +158,7 @@ func TestSavedIsGivenUp(t *testing.T) {
 	}
 	r, log, _ := cacheRun(t, w)
 	fails(t, r, log, "did not come back")
+	r.result.Boot = time.Second
 	saves(t, r, "none of the 4 before it came back")
 	r.retireSaved(t.Context())
 	cacheHas(t, w, "0", "1", "2", "3", "4-retired")
@@ -179,6 +185,7 @@ func TestSavedIsKept(t *testing.T) {
 			w.Fail("get", several(cacheTries, cutAnswer(b))...)
 		}
 		fails(t, r, log, "fetching it from the cache")
+		r.result.Boot = time.Second
 		r.retireSaved(t.Context())
 		saves(t, r, "the cache has it already")
 		cacheHas(t, w, "0")
@@ -190,6 +197,7 @@ func TestSavedIsKept(t *testing.T) {
 		r, log, _ := cacheRun(t, w)
 		r.warm.key.Accel = "kvm"
 		fails(t, r, log, "did not come back")
+		r.result.Boot = time.Second
 		r.retireSaved(t.Context())
 		cacheHas(t, w, "0")
 	})

@@ -74,8 +74,8 @@ func (r *run) savedMemory(ctx context.Context, entry *snapshot.Entry) (*qemu.RAM
 	return &qemu.RAM{Path: descriptorPath(hold.file)}, nil
 }
 
-// dropCopy lets go of the copy that the guest started from, when the guest is
-// gone or never came: until then others can start from it.
+// dropCopy lets go of the copy that the guest started from, if there is one,
+// when the guest is gone or never came: until then others can start from it.
 func (r *run) dropCopy() {
 	if r.warm.copied != nil {
 		r.warm.copied.release()
@@ -118,7 +118,7 @@ type Memories struct {
 // sharedMemory is one copy.
 type sharedMemory struct {
 	turn  chan struct{} // has one element; who has that makes the copy
-	file  *os.File      // nil: there is no copy yet. For who has the turn
+	file  *os.File      // nil: there is no copy yet. Written by who has the turn, and never again
 	users int           // for who has locked Memories
 }
 

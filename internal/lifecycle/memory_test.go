@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/org/hurd-qemu-action/internal/qemu"
+	"github.com/org/hurd-qemu-action/internal/snapshot"
 )
 
-// savedFile is a saved memory, with a hole at its end.
+// savedFile is a saved memory, with zeros at its end.
 func savedFile(t *testing.T) (string, []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "ram")
@@ -132,6 +137,11 @@ func TestMemoriesFailed(t *testing.T) {
 		}
 		waits <- err
 	}()
+	for users := 0; users < 2; runtime.Gosched() { // it waits too
+		all.mu.Lock()
+		users = all.held["a"].users
+		all.mu.Unlock()
+	}
 	close(fail)
 	if err := <-failed; !errors.Is(err, full) {
 		t.Errorf("whose copy failed: %v", err)
@@ -141,5 +151,44 @@ func TestMemoriesFailed(t *testing.T) {
 	}
 	if len(all.held) != 0 {
 		t.Errorf("%d are held by nobody", len(all.held))
+	}
+}
+
+// TestSavedMemory: a QEMU that can't open the saved file for reading alone gets
+// a copy, until the run lets go of it.
+func TestSavedMemory(t *testing.T) {
+	entry := smallEntry(t, &snapshot.Store{Dir: t.TempDir()})
+	defer func() { _ = entry.Close() }() // it was only read
+	r := &run{features: new(qemu.Features)}
+	r.Memories = new(Memories)
+	r.features.PrivateRAM = true
+	ram, err := r.savedMemory(t.Context(), entry)
+	if err != nil || ram.Path != entry.Path(snapshot.RAM) || !ram.ReadOnly || ram.Shared || r.warm.copied != nil {
+		t.Errorf("%+v, %v", ram, err)
+	}
+	r.features.PrivateRAM = false
+	ram, err = r.savedMemory(t.Context(), entry)
+	if err != nil || ram.Path == entry.Path(snapshot.RAM) || ram.ReadOnly || ram.Shared || len(r.Memories.held) != 1 {
+		t.Fatalf("%+v, %v, %d held", ram, err, len(r.Memories.held))
+	}
+	if info, err := os.Stat(ram.Path); err != nil || info.Size() != 1<<20 {
+		t.Errorf("%v, %v", info, err)
+	}
+	r.dropCopy()
+	r.dropCopy() // does no harm
+	if len(r.Memories.held) != 0 {
+		t.Errorf("%d held", len(r.Memories.held))
+	}
+}
+
+// TestHostAtFault: a host that could not write what a machine starts from says
+// nothing of the machine, unless that is damaged as well.
+func TestHostAtFault(t *testing.T) {
+	r, err := &run{}, fmt.Errorf("restoring: %w", &hostError{unix.ENOSPC})
+	if why := r.otherFault(err); why != "this host is at fault" || !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("%q of %v", why, err)
+	}
+	if why := r.otherFault(errors.Join(err, snapshot.ErrDamaged)); why != "" {
+		t.Errorf("%q of what is damaged", why)
 	}
 }

@@ -36,18 +36,19 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 		r.warn("The saved machine can't be used", err.Error()+"; the machine is booted")
 		return false, ctx.Err()
 	}
+	r.cleanup.push("letting go of the saved memory", func(context.Context) error {
+		r.dropCopy()
+		return nil
+	})
 	err = r.step(ctx, "Restore", func(ctx context.Context) (string, error) { return r.restoreFrom(ctx, entry) })
 	if err == nil {
-		r.cleanup.push("releasing the saved machine", func(context.Context) error {
-			r.dropCopy()
-			return entry.Close()
-		})
+		r.cleanup.push("releasing the saved machine", func(context.Context) error { return entry.Close() })
 		return true, nil
 	}
 	if refused := (*commandError)(nil); errors.As(err, &refused) && !isKind(err, InputInvalid) {
 		err = refused.failure()
 	}
-	if why := r.diskAtFault(err); why != "" && ctx.Err() == nil {
+	if why := r.otherFault(err); why != "" && ctx.Err() == nil {
 		r.result.Snapshot = stateFailed
 		r.warn("The saved machine did not come back", errors.Join(err, entry.Close()).Error()+"; "+why+": the machine is booted, and the saved one is kept")
 		return false, nil
@@ -65,13 +66,20 @@ func (r *run) restore(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// diskAtFault says how the disk from the job's cache has kept a saved machine,
-// which may be sound, from coming back; empty: it has not.
-func (r *run) diskAtFault(err error) string {
+// hostError is why this host could not start a saved machine.
+type hostError struct{ error }
+
+func (e *hostError) Unwrap() error { return e.error }
+
+// otherFault says what else has kept a saved machine, which may be sound, from
+// coming back; empty: nothing has.
+func (r *run) otherFault(err error) string {
 	var late *lateError
 	switch {
 	case errors.Is(err, snapshot.ErrDamaged):
 		return ""
+	case errors.As(err, new(*hostError)):
+		return "this host is at fault"
 	case r.remoteBroken():
 		return "its disk, from the job's cache, is at fault"
 	case errors.As(err, &late) && late.slowCache():
@@ -157,7 +165,7 @@ func (r *run) startSaved(ctx context.Context, entry *snapshot.Entry) (*qemu.Mach
 	}()
 	overlay, err := r.emptyOverlay("restored", image.Base{Path: entry.Path(snapshot.Disk), Format: "qcow2", VirtualSize: r.disk.base.VirtualSize})
 	if err := errors.Join(err, <-copied); err != nil {
-		return nil, err
+		return nil, &hostError{err}
 	}
 	r.overlayPath, r.savedOverlay = overlay, entry.Path(snapshot.Disk)
 	s := r.spec(qemu.Image{Path: overlay, Format: "qcow2", Base: &qemu.Image{Path: entry.Path(snapshot.Disk), Format: "qcow2", Base: r.baseImage()}})

@@ -145,8 +145,8 @@ func (r *run) shareSaved(ctx context.Context, entry *snapshot.Entry) (string, er
 	ctx, cancel := cacheContext(ctx, cacheShareTime)
 	defer cancel()
 	_, err = c.Save(ctx, g.key(r.warm.key), cacheVersion, f, info.Size(), nil)
-	if err == nil || errors.Is(err, results.ErrExists) {
-		r.warm.superseded.Store(true)
+	if err == nil {
+		r.warm.superseded.Store(true) // what exists may be an upload that never ends: retireSaved asks
 	}
 	switch {
 	case errors.Is(err, results.ErrExists):

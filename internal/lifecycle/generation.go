@@ -19,7 +19,7 @@ type generation struct {
 	retired bool // there is no machine in it: those before it are of no use
 }
 
-// lastGeneration is how often a saved machine is superseded. A guest of which
+// lastGeneration is how often a saved machine is superseded or retired. A guest of which
 // none comes back would else be fetched, booted and saved by every run.
 const lastGeneration = 3
 
@@ -106,14 +106,14 @@ func spentText(g generation) string {
 	if !g.spent() {
 		return ""
 	}
-	return fmt.Sprintf("not put into the cache: none of the %d before it came back", lastGeneration+1)
+	return "not put into the cache: those before it did not come back"
 }
 
 // sayRetired says that the cache has no saved machine that is of use.
 func (r *run) sayRetired(k snapshot.Key, g generation) {
 	if g.next().spent() {
-		r.warn("The saved machines in the cache are not used", fmt.Sprintf("none of %d came back; the machine is booted. To have one saved there again, delete the entries %s* (gh cache delete)",
-			lastGeneration+1, generationsOf(k)))
+		r.warn("The saved machines in the cache are not used", fmt.Sprintf("several did not come back. To have one saved there again, delete each entry that begins with %s (gh cache list, gh cache delete)",
+			generationsOf(k)))
 		return
 	}
 	r.Log.Printf("Cache: a saved machine that did not come back is not used (%s).", g.key(k))
@@ -126,10 +126,13 @@ func (r *run) retireSaved(ctx context.Context) {
 	if !r.warm.isSpoiled() || c == nil || c.Writable() != nil || r.result.Boot == 0 { // a host on which nothing boots says nothing of it
 		return
 	}
-	g := r.warm.fetched.next()
-	g.retired = true
 	ctx, stop := r.ending.context(ctx, cacheAskTime, stopReserve)
 	defer stop()
+	if _, newest, err := newestSaved(ctx, c, r.warm.key); err == nil && newest != r.warm.fetched.generation {
+		return // another run has superseded or retired it
+	}
+	g := r.warm.fetched.next()
+	g.retired = true
 	_, err := c.Save(ctx, g.key(r.warm.key), cacheVersion, strings.NewReader(retired), int64(len(retired)), nil)
 	if err != nil && !errors.Is(err, results.ErrExists) {
 		r.warn("The saved machine in the cache could not be retired", err.Error())

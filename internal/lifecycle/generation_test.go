@@ -57,6 +57,15 @@ func fails(t *testing.T, r *run, log *strings.Builder, says string) {
 	}
 }
 
+// failed is a run that has begun from the cache's machine, and has booted then.
+func failed(t *testing.T, w *servicetest.World) *run {
+	t.Helper()
+	r, log, _ := cacheRun(t, w)
+	fails(t, r, log, "did not come back")
+	r.result.Boot = time.Second
+	return r
+}
+
 // found tells whether a run finds a machine in the cache.
 func found(t *testing.T, r *run) bool {
 	t.Helper()
@@ -137,7 +146,6 @@ func TestSavedIsRetired(t *testing.T) {
 		t.Errorf("%d downloads\n%s", w.Count("get"), log)
 	}
 	saves(t, next, "put into the cache")
-	next.retireSaved(t.Context())
 	cacheHas(t, w, "0", "1-retired", "2")
 	if last, log, _ := cacheRun(t, w); !found(t, last) {
 		t.Errorf("the new one is not found\n%s", log)
@@ -151,15 +159,11 @@ func TestSavedIsGivenUp(t *testing.T) {
 	saver, _, _ := cacheRun(t, w)
 	saves(t, saver, "put into the cache")
 	for range lastGeneration {
-		r, log, _ := cacheRun(t, w)
-		fails(t, r, log, "did not come back")
-		r.result.Boot = time.Second
+		r := failed(t, w)
 		saves(t, r, "put into the cache")
 		r.retireSaved(t.Context())
 	}
-	r, log, _ := cacheRun(t, w)
-	fails(t, r, log, "did not come back")
-	r.result.Boot = time.Second
+	r := failed(t, w)
 	saves(t, r, "those before it did not come back")
 	r.retireSaved(t.Context())
 	cacheHas(t, w, "0", "1", "2", "3", "4-retired")
@@ -211,19 +215,13 @@ func TestSavedIsSupersededByOthers(t *testing.T) {
 	w := servicetest.New(t)
 	saver, _, _ := cacheRun(t, w)
 	saves(t, saver, "put into the cache")
-	first, log, _ := cacheRun(t, w)
-	fails(t, first, log, "did not come back")
-	second, log, _ := cacheRun(t, w)
-	fails(t, second, log, "did not come back")
-	first.result.Boot, second.result.Boot = time.Second, time.Second
+	first, second := failed(t, w), failed(t, w)
 	saves(t, first, "put into the cache")
 	saves(t, second, "the cache has it already")
 	second.retireSaved(t.Context())
 	cacheHas(t, w, "0", "1")
 
-	third, log, _ := cacheRun(t, w)
-	fails(t, third, log, "did not come back")
-	third.result.Boot = time.Second
+	third := failed(t, w)
 	w.Entry(generation{number: 2}.key(smallKey()), cacheVersion, nil).Finalized = false
 	saves(t, third, "the cache has it already")
 	third.retireSaved(t.Context())
